@@ -1,0 +1,43 @@
+# make demo · make test · make bench · make docs · make reproduce
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PACKAGES := core plugins/methods plugins/image
+DEV := build hatchling hypothesis mypy pytest pytest-timeout pytest-xdist ruff tensorboard torchmetrics types-PyYAML
+
+.PHONY: venv demo test lint bench docs reproduce clean
+
+venv: .venv/.installed
+
+.venv/.installed: constraints.txt $(PACKAGES:%=%/pyproject.toml) Makefile
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) $(PACKAGES:%=-e %) $(DEV)
+	touch $@
+
+.venv/.bench: .venv/.installed
+	$(PIP) nvidia-modelopt
+	touch $@
+
+demo: venv
+	$(BIN)/distill demo
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/.bench
+	$(BIN)/python benchmarks/run.py
+
+docs: venv
+	$(BIN)/python docs/build.py
+
+reproduce: venv
+	$(BIN)/distill reproduce --all
+
+clean:
+	rm -rf .venv runs dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find core plugins tests examples -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,141 @@
+"""Checkpoints: safetensors and JSON in a folder that appears whole or not at all. No pickle is written or read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from distill.core.errors import CheckpointError
+
+MANIFEST = "manifest.json"
+Tensors = Mapping[str, Tensor]
+
+
+def write(folder: Path, files: Mapping[str, Tensors], state: Mapping[str, Any]) -> Path:
+    """Write `files` (name → tensors) and a JSON `state` to `folder`: aside, fsynced, then renamed into place.
+
+    Raises:
+        CheckpointError: nothing was written (disk full, no permission); what was there before is untouched.
+    """
+    aside = folder.with_name(f".{folder.name}.part")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        digests = {f"{name}.safetensors": _put(aside / f"{name}.safetensors", _encode(t)) for name, t in files.items()}
+        digests["state.json"] = _put(aside / "state.json", json.dumps(state).encode())
+        _put(aside / MANIFEST, json.dumps(digests, indent=1).encode())
+        _sync_folder(aside)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.rename(aside, folder)
+        _sync_folder(folder.parent)
+    except OSError as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise CheckpointError(
+            f"checkpoint {folder} was not written ({error.strerror or error}); earlier checkpoints are untouched. "
+            "Free some space or choose another folder, then resume with --resume."
+        ) from error
+    return folder
+
+
+def _encode(tensors: Tensors) -> bytes:
+    return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
+
+
+def _put(path: Path, content: bytes) -> str:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(content).hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """The files and the state of a checkpoint, after comparing every file with its digest.
+
+    Raises:
+        CheckpointError: a file is missing, cut short or changed; the message names it and what to do.
+    """
+    digests = _load_json(folder / MANIFEST)
+    if not isinstance(digests, dict) or "state.json" not in digests:
+        raise damaged(folder / MANIFEST, "it lists no state.json")
+    for name, digest in digests.items():
+        content = _content(folder / str(name))
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise damaged(folder / name, f"{len(content)} bytes, whose digest is not the one in {MANIFEST}")
+    names = [name for name in digests if name.endswith(".safetensors")]
+    files = {name.removesuffix(".safetensors"): read_tensors(folder / name) for name in names}
+    return files, _load_json(folder / "state.json")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of one safetensors file."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise damaged(path, str(error)) from error
+
+
+def damaged(path: Path, why: str) -> CheckpointError:
+    """The error for a file that is not what was written."""
+    return CheckpointError(
+        f"{path} is missing or damaged ({why}). Use an earlier checkpoint: `--resume-from step-N`, or delete the folder "
+        f"{path.parent} and resume from the one before."
+    )
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise damaged(path, error.strerror or str(error)) from error
+
+
+def _load_json(path: Path) -> Any:
+    try:
+        return json.loads(_content(path))
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, f"not JSON: {error}") from error
+
+
+def steps(folder: Path) -> list[int]:
+    """Steps of the finished checkpoints in a run's `checkpoints` folder, ascending."""
+    names = [path.name for path in folder.glob("step-*") if (path / MANIFEST).exists()]
+    return sorted(int(name.removeprefix("step-")) for name in names if name.removeprefix("step-").isdigit())
+
+
+def flatten_optimiser(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """An optimiser's `state_dict` as tensors and plain parameter groups."""
+    tensors = {
+        f"{index}.{key}": torch.as_tensor(value)
+        for index, entries in state["state"].items()
+        for key, value in entries.items()
+    }
+    return tensors, state["param_groups"]
+
+
+def unflatten_optimiser(tensors: Tensors, groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """The `state_dict` that `flatten_optimiser` took apart."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    return {"state": state, "param_groups": groups}

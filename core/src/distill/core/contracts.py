@@ -1,0 +1,275 @@
+"""What plugins implement: one screen of values and base classes. `docs/architecture.md` says how they meet.
+
+    trajectory.events(batch, ctx) ──▶ Event ──▶ loss.terms(event, ctx) ──▶ {name: tensor} ──▶ engine moves loss.moves
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from distill.core.denoiser import Denoiser, Shape
+from distill.core.options import Options
+from distill.core.prediction import Prediction
+from distill.core.rng import Rng
+from distill.core.roles import Roles
+from distill.core.tree import State
+
+if TYPE_CHECKING:
+    from distill.core.plan import Plan
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step gets of the data: states (or none, for data-free methods) and named conditions."""
+
+    size: int
+    x: State | None = None
+    cond: Mapping[str, Any] = field(default_factory=dict)
+    shape: Shape | None = None
+
+    def noise(self, rng: Rng, stream: str = "noise") -> Any:
+        """Standard normal noise in the structure of the data, or of the shape that the denoiser declares."""
+        if self.x is not None:
+            return rng.normal_like(self.x, stream=stream)
+        if isinstance(self.shape, Mapping):
+            return {k: rng.normal(self.size, *s, stream=f"{stream}/{k}") for k, s in self.shape.items()}
+        return rng.normal(self.size, *(self.shape or ()), stream=stream)
+
+
+@dataclass
+class Event:
+    """One moment at which something can be learnt.
+
+    Attributes:
+        x: the state that losses look at: data, a student's sample, a rendered view; with gradient where attached.
+        cond: its conditions.
+        t: the time at which a network met it, in the path's units; None where there is none.
+        x_t: the state at t.
+        noise: the noise in x_t, where known.
+        prediction: what the moving role said at (x_t, t).
+        targets: named states to compare with.
+        scalars: extra inputs that the networks get with it (a guidance weight, a target time), [B] each.
+        weight: one weight per sample [B], or None.
+        meta: anything else: step index, chunk, camera, metric values.
+    """
+
+    x: Any
+    cond: Mapping[str, Any] = field(default_factory=dict)
+    t: Any = None
+    x_t: Any = None
+    noise: Any = None
+    prediction: Prediction | None = None
+    targets: Mapping[str, Any] = field(default_factory=dict)
+    scalars: Mapping[str, Tensor] = field(default_factory=dict)
+    weight: Tensor | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Context:
+    """What a trajectory and a loss may use besides the event.
+
+    `state` holds what components own between steps (banks, multipliers, ratios) as named tensors: saved and resumed.
+    """
+
+    roles: Roles
+    rng: Rng
+    step: int = 0
+    progress: float = 0.0
+    lens: Lens | None = None
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+    def through_lens(self, x: State) -> Any:
+        """The state in the teacher's modality."""
+        return x if self.lens is None else self.lens(x)
+
+
+Terms = Mapping[str, Tensor]
+
+
+class Trajectory(Options):
+    """How states move: yields the events that losses see.
+
+    `moves` names the role whose gradient runs through the events, if any.
+    """
+
+    @property
+    def moves(self) -> tuple[str, ...]:
+        return ("student",)
+
+    @abstractmethod
+    def events(self, batch: Batch, ctx: Context, *, attached: bool) -> Iterator[Event]:
+        """Yield events; with `attached` false nobody needs a gradient through them.
+
+        The engine steps the optimisers at each event before it asks for the next one.
+        """
+
+
+class Loss(Options):
+    """What is minimised.
+
+    `needs` names the roles that must exist; `moves` those that the terms may move: gradient reaches nobody else.
+    """
+
+    weight: float = 1.0
+    """Factor of every term of this loss."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return self.moves
+
+    @property
+    def moves(self) -> tuple[str, ...]:
+        return ("student",)
+
+    @abstractmethod
+    def terms(self, event: Event, ctx: Context) -> Terms:
+        """Named terms, one value per sample [B] or a scalar each; the engine reduces, weights and adds them."""
+
+
+class Action(Options):
+    """An update without a gradient: EMA, copies, hand-overs, dual ascent."""
+
+    every: int = 1
+    """Optimiser steps between two applications."""
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """Roles whose weights this action writes: they are saved with the run."""
+        return ()
+
+    @abstractmethod
+    def apply(self, ctx: Context) -> None:
+        """Do it."""
+
+
+class Fit(Options):
+    """A phase that calibrates instead of training: returns an artefact that is saved with the student."""
+
+    @abstractmethod
+    def fit(self, batch: Batch, ctx: Context, sampler: Any) -> Any:
+        """The student's new `Sampler`, from a calibration batch and the sampler so far."""
+
+
+class Lens(Options):
+    """A differentiable map from one modality to another: render, decode, frames, spectrogram."""
+
+    @abstractmethod
+    def __call__(self, state: State) -> Any:
+        """The state in the other modality."""
+
+
+class Subject(nn.Module):
+    """What is optimised where there is no student network: a free tensor, a set of Gaussians."""
+
+    @abstractmethod
+    def materialise(self, batch: Batch, rng: Rng) -> Any:
+        """A state with gradient: itself, a view, a frame."""
+
+    def on_step_end(self) -> bool:
+        """Densify, prune, split; true if parameters were replaced and optimisers must look again."""
+        return False
+
+
+class Builder(Options):
+    """Options of a denoiser component, and how to build it."""
+
+    @abstractmethod
+    def build(self) -> Denoiser:
+        """The denoiser, with its weights where it has any."""
+
+    def sampler(self) -> Any:
+        """How to sample this denoiser when nothing else is said."""
+        from distill.core.sampling import Sampler
+
+        return Sampler()
+
+
+class HeadBuilder(Options):
+    """Options of a module that looks at another role: a discriminator's heads, a projector."""
+
+    features: str = ""
+    """Role that is looked at, and must therefore exist first."""
+
+    @abstractmethod
+    def build(self, roles: Roles) -> nn.Module:
+        """The module, in the sizes that the other roles ask for."""
+
+
+class Transform(Options):
+    """Surgery on a role: adapters, extra inputs, dropped layers."""
+
+    @abstractmethod
+    def apply(self, roles: Roles, name: str) -> None:
+        """Change role `name` in place."""
+
+
+class DataSource(Options):
+    """Options of a dataset component, and how to open it."""
+
+    @abstractmethod
+    def open(self, split: str = "train") -> torch.utils.data.Dataset[Any]:
+        """A map-style dataset of samples `{"x": state of one sample, name of a condition: value, ...}`."""
+
+
+class Metric(Options):
+    """A number that tells how good samples are. `higher_is_better` gives the direction."""
+
+    higher_is_better: ClassVar[bool] = False
+
+    @abstractmethod
+    def measure(self, samples: State, reference: State, cond: Mapping[str, Any] | None = None) -> float:
+        """Compare samples with reference data."""
+
+
+class Modality(Options):
+    """What samples look like to a person and to a file system."""
+
+    suffix: ClassVar[str] = ""
+
+    @abstractmethod
+    def write(self, samples: State, folder: Path, stem: str = "sample") -> list[Path]:
+        """Write each sample as a file; returns the paths."""
+
+    @abstractmethod
+    def preview(self, samples: State, path: Path, titles: Sequence[str] = ()) -> Path:
+        """One picture of several samples, as a PNG."""
+
+
+class RoleSpec(Options):
+    """How a method gets one of its roles: a copy of another role, another view of its weights, or a new module."""
+
+    copy_of: str = ""
+    """Start from a copy of this role's weights."""
+    shares: str = ""
+    """Hold the very module of this role (an adapter makes the difference)."""
+    build: HeadBuilder | Builder | None = None
+    """Build a new module."""
+    transforms: tuple[Transform, ...] = ()
+    """Surgery, in order."""
+    frozen: bool = False
+    """Never moved by a gradient; EMA copies are an example."""
+    guidance: float = 1.0
+    """w of the role's own guidance."""
+
+
+class Method(Options):
+    """A paper as data: its roles and its plan."""
+
+    steps: int = 1000
+    """Optimiser iterations, all phases together unless the method says otherwise."""
+
+    def roles(self) -> dict[str, RoleSpec]:
+        """Roles besides the teacher."""
+        return {"student": RoleSpec(copy_of="teacher")}
+
+    @abstractmethod
+    def plan(self, teacher: Any) -> Plan:
+        """Phases, losses, optimisers, and the student's sampler. `teacher` is the teacher's Builder.sampler()."""

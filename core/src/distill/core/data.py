@@ -1,0 +1,119 @@
+"""Batches of a dataset: every step's samples follow from the seed and the step alone, so a resumed run sees the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from distill.core.contracts import Batch
+from distill.core.denoiser import Shape
+from distill.core.errors import DataError
+from distill.core.tree import Masked, Ragged, batch_size, concatenate, to
+
+
+class Samples(Dataset[dict[str, Any]]):
+    """A dataset in memory: named tensors with the sample axis first."""
+
+    def __init__(self, **tensors: Tensor) -> None:
+        self.tensors = tensors
+
+    def __len__(self) -> int:
+        return min((len(tensor) for tensor in self.tensors.values()), default=0)
+
+    def __getitem__(self, row: int) -> dict[str, Tensor]:
+        return {name: tensor[row] for name, tensor in self.tensors.items()}
+
+    def __getitems__(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        return {name: tensor[torch.as_tensor(rows)] for name, tensor in self.tensors.items()}
+
+
+class Order:
+    """An endless shuffled order of `length` samples, cut into batches: positions are computed, not remembered."""
+
+    def __init__(self, length: int, batch: int, seed: int, start: int, rank: int, world: int) -> None:
+        if batch % world:
+            raise DataError(f"a batch of {batch} cannot be shared by {world} processes: choose a multiple of {world}")
+        self.length, self.batch, self.seed, self.start = length, batch, seed, start
+        self.share = slice(rank * batch // world, (rank + 1) * batch // world)
+        self._epoch, self._shuffled = -1, torch.zeros(0, dtype=torch.long)
+
+    def _row(self, position: int) -> int:
+        epoch, place = divmod(position, self.length)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            self._epoch, self._shuffled = epoch, torch.randperm(self.length, generator=generator)
+        return int(self._shuffled[place])
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step = self.start
+        while True:
+            yield [self._row(position) for position in range(step * self.batch, (step + 1) * self.batch)][self.share]
+            step += 1
+
+
+def batches(
+    dataset: Dataset[Any] | None,
+    size: int,
+    *,
+    seed: int = 0,
+    start: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+    shape: Shape | None = None,
+) -> Iterator[Batch]:
+    """Endless batches from number `start` on; this rank's share of `size` samples each.
+
+    Without a dataset the batches are empty but for their size and shape: enough for methods that need no data.
+
+    Raises:
+        DataError: the dataset is empty, or its samples do not fit in one batch.
+    """
+    if dataset is None:
+        while True:
+            yield Batch(size // world, shape=shape)
+    length = len(cast(Sized, dataset))
+    if not length:
+        raise DataError("the dataset has no samples: check its folder, split and filters")
+    order = Order(length, size, seed, start, rank, world)
+    loader: DataLoader[Any] = DataLoader(
+        dataset, batch_sampler=cast(Any, order), collate_fn=collate, num_workers=workers, persistent_workers=workers > 0
+    )
+    for fields in loader:
+        cond = {name: to(value, device) for name, value in fields.items() if name != "x"}
+        x = to(fields["x"], device) if "x" in fields else None
+        yield Batch(_size(fields), x, cond, shape)
+
+
+def _size(fields: Mapping[str, Any]) -> int:
+    return batch_size(fields["x"] if "x" in fields else next(iter(fields.values())))
+
+
+def collate(samples: Any) -> Any:
+    """One batch of samples: tensors are stacked, ragged and masked ones joined, mappings key by key."""
+    if isinstance(samples, Mapping):
+        return samples
+    first = samples[0]
+    if isinstance(first, Mapping):
+        return {name: collate([sample[name] for sample in samples]) for name in first}
+    if isinstance(first, Ragged | Masked):
+        return concatenate(samples)
+    tensors = [torch.as_tensor(sample) for sample in samples]
+    shapes = {tuple(tensor.shape) for tensor in tensors}
+    if len(shapes) > 1:
+        raise DataError(
+            f"samples of one batch differ in shape: {', '.join(map(str, sorted(shapes)[:4]))}. "
+            "Crop or pad them to one size, or let the dataset return Ragged or Masked samples."
+        )
+    return torch.stack(tensors)
+
+
+def without_data(batch: Batch) -> Batch:
+    """The batch with its conditions only, for methods that must not see data."""
+    return replace(batch, x=None)

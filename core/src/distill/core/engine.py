@@ -1,0 +1,289 @@
+"""The one training loop. It owns optimisers, accumulation, precision, clipping, checkpoints and the order of things."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from distill.core import checkpoint
+from distill.core.contracts import Batch, Context, Event, Lens, Subject
+from distill.core.errors import CheckpointError, NonFiniteError, RecipeError
+from distill.core.plan import Phase, Plan, Update
+from distill.core.rng import Rng
+from distill.core.roles import Roles
+from distill.core.sampling import Sampler
+
+Metrics = dict[str, float]
+
+
+class Engine:
+    """Runs a plan over roles and batches.
+
+    Args:
+        roles: who takes part; moved to the accelerator's device.
+        plan: what happens.
+        data: gives an endless iterator of this process's batches from a number on (`functools.partial(batches, ...)`).
+        seed: seed of every random stream.
+        accumulate: micro-batches per optimiser step.
+        accelerator: device, precision and processes; a plain one if None. Gradients are averaged over processes.
+        folder: where checkpoints go; none are written if None.
+        checkpoint_every: iterations between checkpoints; 0 writes the last one only.
+        on_step: called after each iteration with the engine and its metrics, on every process.
+    """
+
+    def __init__(
+        self,
+        roles: Roles,
+        plan: Plan,
+        data: Callable[[int], Iterator[Batch]],
+        *,
+        seed: int = 0,
+        accumulate: int = 1,
+        accelerator: Accelerator | None = None,
+        lens: Lens | None = None,
+        folder: Path | None = None,
+        checkpoint_every: int = 0,
+        keep: int = 3,
+        identity: Mapping[str, Any] | None = None,
+        on_step: Callable[[Engine, Metrics], None] | None = None,
+    ) -> None:
+        plan.check(roles)
+        self.accelerator = accelerator or Accelerator(cpu=not torch.cuda.is_available())
+        self.roles, self.plan, self.data, self.accumulate = roles, plan, data, accumulate
+        self.folder, self.checkpoint_every, self.keep = folder, checkpoint_every, keep
+        self.identity, self.on_step = dict(identity or {}), on_step
+        self.sampler: Sampler = plan.sampler
+        self.step, self.phase_index, self.phase_step = 0, 0, 0
+        self.seconds = 0.0
+        device = self.accelerator.device
+        rng = Rng(seed, rank=self.accelerator.process_index, world=self.accelerator.num_processes, device=device)
+        self.ctx = Context(roles, rng, lens=lens)
+        self.optimisers: dict[str, Any] = {}
+        torch.manual_seed(seed + self.accelerator.process_index)
+        moved = plan.changed()
+        for role in roles.values():
+            role.module.to(device)
+            role.module.train(role.name in moved and not role.frozen)
+            if role.name not in moved and role.own is None:
+                role.module.requires_grad_(False)
+        for name in sorted(moved):
+            for parameter in roles[name].parameters():
+                parameter.requires_grad_(not roles[name].frozen)
+
+    @property
+    def phase(self) -> Phase:
+        """The phase that is running."""
+        return self.plan.phases[self.phase_index]
+
+    def run(self, steps: int | None = None) -> Engine:
+        """Go on to the end of the plan, or for so many iterations."""
+        target = self.plan.steps if steps is None else self.step + steps
+        batches = self.data(self.step * self.accumulate)
+        while self.phase_index < len(self.plan.phases):
+            if self.phase.fit is not None and self.phase_step == 0:
+                self.sampler = self.phase.fit.fit(next(batches), self.ctx, self.sampler)
+            if not self.optimisers:
+                self._make_optimisers()
+            while self.phase_step < self.phase.steps:
+                if self.step >= target:
+                    return self
+                self._iterate(batches)
+            for action in self.phase.at_end:
+                action.apply(self.ctx)
+            self.phase_index, self.phase_step, self.optimisers = self.phase_index + 1, 0, {}
+        self.phase_index = len(self.plan.phases)
+        if self.folder is not None and self.accelerator.is_main_process:
+            self.save()
+        return self
+
+    # ------------------------------------------------------------ one iteration
+
+    def _iterate(self, batches: Iterator[Batch]) -> None:
+        started = time.perf_counter()
+        self.ctx.step, self.ctx.progress = self.step, self.phase_step / max(1, self.phase.steps)
+        micro = [next(batches) for _ in range(self.accumulate)]
+        metrics: Metrics = {}
+        for trajectory, updates in self.phase.groups(self.phase_step):
+            moved = {role for update in updates for role in update.loss.moves}
+            attached = bool(moved & set(trajectory.moves))
+            streams = [iter(trajectory.events(batch, self.ctx, attached=attached)) for batch in micro]
+            while self._learn(updates, streams, metrics):
+                pass
+        for action in self.phase.actions:
+            if self.phase_step % action.every == 0:
+                action.apply(self.ctx)
+        self.step, self.phase_step = self.step + 1, self.phase_step + 1
+        self.seconds += time.perf_counter() - started
+        if self.on_step is not None:
+            self.on_step(self, metrics)
+        if self.checkpoint_every and self.step % self.checkpoint_every == 0 and self.accelerator.is_main_process:
+            self.save()
+
+    def _learn(self, updates: list[Update], streams: list[Iterator[Event]], metrics: Metrics) -> bool:
+        """One event of every micro-batch, then one optimiser step; false when the trajectory has no more."""
+        seen: dict[str, list[Tensor]] = {}
+        for stream in streams:
+            with self.accelerator.autocast():
+                event = next(stream, None)
+            if event is None:
+                return False
+            self._backward(updates, event, seen)
+        self._note(seen, metrics)
+        for name in dict.fromkeys(role for update in updates for role in update.loss.moves):
+            metrics.update(self._step_role(name))
+        return True
+
+    def _backward(self, updates: list[Update], event: Event, seen: dict[str, list[Tensor]]) -> None:
+        buckets: dict[tuple[str, ...], list[Update]] = {}
+        for update in updates:
+            buckets.setdefault(update.loss.moves, []).append(update)
+        for moves, bucket in buckets.items():
+            total: Any = 0.0
+            for update in bucket:
+                with self.accelerator.autocast():
+                    terms = update.loss.terms(event, self.ctx)
+                for name, value in terms.items():
+                    value = value.float()
+                    if event.weight is not None and value.ndim:
+                        value = value * event.weight
+                    value = value.mean()
+                    seen.setdefault(name, []).append(value.detach())
+                    total = total + update.loss.weight * value
+            self._pull(total, moves, bucket)
+
+    def _pull(self, total: Tensor, moves: tuple[str, ...], bucket: list[Update]) -> None:
+        """Gradient of a loss with respect to the roles that it names, and nobody else."""
+        if not isinstance(total, Tensor):
+            return
+        inputs = [p for name in moves for p in self.roles[name].parameters() if p.requires_grad]
+        if not total.requires_grad or not inputs:
+            losses = ", ".join(type(update.loss).__name__ for update in bucket)
+            raise RecipeError(f"the gradient of {losses} does not reach {', '.join(moves)}: is the event detached?")
+        self.accelerator.backward(total / self.accumulate, inputs=inputs)
+
+    def _note(self, seen: dict[str, list[Tensor]], metrics: Metrics) -> None:
+        """Keep the terms' means; stop before anything is applied if one is not a number."""
+        values = torch.stack([torch.stack(values).mean() for values in seen.values()])
+        values = self.accelerator.reduce(values, "mean") if self.accelerator.num_processes > 1 else values
+        for name, value in zip(seen, values.tolist(), strict=True):
+            if value != value or abs(value) == float("inf"):
+                self._stop(f"the term '{name}' became {value}")
+            metrics[name] = value
+
+    def _step_role(self, name: str) -> Metrics:
+        role, optimiser, settings = self.roles[name], self.optimisers[name], self.phase.optimisers[name]
+        parameters = [p for p in role.parameters() if p.grad is not None]
+        self._average(role.parameters())
+        for group in optimiser.param_groups:
+            group["lr"] = settings.rate(self.phase_step, self.phase.steps)
+        metrics = {}
+        if settings.clip is not None:
+            norm = float(self.accelerator.clip_grad_norm_(parameters, settings.clip))
+            metrics[f"{name}_grad_norm"] = norm
+            if norm != norm:
+                self._stop(f"the gradient of role '{name}' became {norm}")
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        if isinstance(role.module, Subject) and role.module.on_step_end():
+            self.optimisers[name] = self._optimiser(name)
+        return metrics
+
+    def _average(self, parameters: list[torch.nn.Parameter]) -> None:
+        """Mean gradient over processes, in one message."""
+        if self.accelerator.num_processes == 1:
+            return
+        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+        flat: Tensor = self.accelerator.reduce(torch.cat([g.flatten() for g in grads]), "mean")
+        for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            p.grad = part.view_as(p)
+
+    def _stop(self, why: str) -> None:
+        last = self.last_checkpoint()
+        kept = f"the last good checkpoint is {last}" if last else "no checkpoint was written before"
+        raise NonFiniteError(
+            f"training stopped at step {self.step}: {why}; nothing was applied, {kept}. "
+            "Try a smaller learning rate, a tighter clip, or fp32; --debug shows where it arose."
+        )
+
+    # ------------------------------------------------------------ optimisers and checkpoints
+
+    def _optimiser(self, name: str) -> Any:
+        parameters = [p for p in self.roles[name].parameters() if p.requires_grad]
+        built = self.phase.optimisers[name].build(parameters)
+        return self.accelerator.prepare_optimizer(built, device_placement=False)
+
+    def _make_optimisers(self) -> None:
+        self.optimisers = {name: self._optimiser(name) for name in sorted(self.phase.moved)}
+
+    def saved_roles(self) -> list[str]:
+        """Roles whose weights a checkpoint holds: those that the plan changes, and the result."""
+        return sorted(self.plan.changed() | {self.plan.result} & set(self.roles))
+
+    def save(self) -> Path:
+        """Write a checkpoint of this very moment."""
+        if self.folder is None:
+            raise CheckpointError("this run has no folder to write a checkpoint to")
+        files: dict[str, Mapping[str, Tensor]] = {f"role-{name}": self.roles[name].tensors() for name in self.saved_roles()}
+        groups = {}
+        for name, optimiser in self.optimisers.items():
+            files[f"optimiser-{name}"], groups[name] = checkpoint.flatten_optimiser(optimiser.state_dict())
+        files["rng"] = self.ctx.rng.state() | {"torch": torch.get_rng_state()}
+        files["state"] = self.ctx.state
+        progress = {"step": self.step, "phase": self.phase_index, "phase_step": self.phase_step}
+        state = {
+            "progress": progress,
+            "optimisers": groups,
+            "sampler": self.sampler.model_dump(mode="json"),
+            "result": self.plan.result,
+            "identity": self.identity,
+        }
+        path = checkpoint.write(self.folder / "checkpoints" / f"step-{self.step}", files, state)
+        self._prune()
+        return path
+
+    def _prune(self) -> None:
+        import shutil
+
+        assert self.folder is not None
+        folder = self.folder / "checkpoints"
+        for step in checkpoint.steps(folder)[: -self.keep]:
+            shutil.rmtree(folder / f"step-{step}", ignore_errors=True)
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest finished checkpoint of this run, if any."""
+        if self.folder is None:
+            return None
+        steps = checkpoint.steps(self.folder / "checkpoints")
+        return self.folder / "checkpoints" / f"step-{steps[-1]}" if steps else None
+
+    def resume(self, folder: Path) -> Engine:
+        """Put everything back to where a checkpoint was written."""
+        files, state = checkpoint.read(folder)
+        if state["identity"] != self.identity:
+            odd = sorted(k for k in state["identity"] | self.identity if state["identity"].get(k) != self.identity.get(k))
+            raise CheckpointError(
+                f"{folder} was written by another run: {', '.join(odd)} differ. Resume with the recipe and versions that "
+                "it was made with, or allow the difference with --resume-anyway."
+            )
+        progress = state["progress"]
+        self.step, self.phase_index, self.phase_step = progress["step"], progress["phase"], progress["phase_step"]
+        self.sampler = Sampler.model_validate(state["sampler"])
+        for name in self.saved_roles():
+            self.roles[name].load(files[f"role-{name}"])
+        if self.phase_index < len(self.plan.phases):
+            self._make_optimisers()
+            for name, optimiser in self.optimisers.items():
+                tensors, groups = files[f"optimiser-{name}"], state["optimisers"][name]
+                optimiser.load_state_dict(checkpoint.unflatten_optimiser(tensors, groups))
+        positions = files["rng"]
+        torch.set_rng_state(positions.pop("torch"))
+        self.ctx.rng.restore(positions)
+        self.ctx.state.clear()
+        self.ctx.state.update(files["state"])
+        return self

@@ -1,0 +1,107 @@
+"""A network's part in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill.core.denoiser import Denoiser
+from distill.core.errors import RecipeError
+from distill.core.guidance import PLAIN, Guidance
+from distill.core.prediction import Prediction
+
+
+@dataclass
+class Role:
+    """A module, how it is asked, and which of its parameters are this role's own.
+
+    Two roles may hold one module: an adapter's role has a `scope` that turns the adapter on around each call, and
+    `own` names the adapter's parameters only.
+    """
+
+    name: str
+    module: nn.Module
+    guidance: Guidance = PLAIN
+    scope: Callable[[], AbstractContextManager[Any]] = nullcontext
+    own: Mapping[str, nn.Parameter] | None = None
+    frozen: bool = False
+    scalars: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The module, known to be a denoiser."""
+        if not isinstance(self.module, Denoiser):
+            raise RecipeError(f"role '{self.name}' is a {type(self.module).__name__}, but a denoiser is needed")
+        return self.module
+
+    def predict(self, x: Any, t: Any, cond: Any = None, *, guidance: Guidance | None = None, **options: Any) -> Prediction:
+        """The role's prediction under its own guidance, or under another one."""
+        denoiser = self.denoiser
+        with self.scope():
+            return (guidance or self.guidance)(
+                denoiser.predict, denoiser.drop, x, t, cond, **{**self.scalars, **options}
+            )
+
+    def ask(self, x: Any, t: Any, cond: Any = None, **options: Any) -> Prediction:
+        """`predict` without gradient."""
+        with torch.no_grad():
+            return self.predict(x, t, cond, **options)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        with self.scope():
+            return self.module(*args, **options)
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """What an optimiser of this role moves, whether or not it is frozen now."""
+        return dict(self.module.named_parameters()) if self.own is None else dict(self.own)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters that an optimiser of this role moves."""
+        return list(self.named_parameters().values())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint of this role holds: its own parameters, and buffers where the module is its own."""
+        if self.own is not None:
+            return {name: parameter.data for name, parameter in self.own.items()}
+        return self.module.state_dict()
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put saved tensors back; names and shapes must agree."""
+        mine = self.tensors()
+        if set(mine) != set(tensors):
+            odd = sorted(set(mine) ^ set(tensors))[:5]
+            raise RecipeError(f"the saved weights of role '{self.name}' do not fit: {', '.join(odd)} differ")
+        with torch.no_grad():
+            for name, value in tensors.items():
+                mine[name].copy_(value)
+
+
+class Roles(Mapping[str, Role]):
+    """The roles of a run, by name; asking for one that is not there says which method needs it and which exist."""
+
+    def __init__(self, roles: Mapping[str, Role] | None = None) -> None:
+        self._roles = dict(roles or {})
+
+    def __getitem__(self, name: str) -> Role:
+        if name not in self._roles:
+            raise RecipeError(
+                f"this run has no role '{name}'; it has {', '.join(self._roles) or 'none'}. "
+                f"Name one under 'roles:' in the recipe, or choose a method that does not need it."
+            )
+        return self._roles[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._roles)
+
+    def __len__(self) -> int:
+        return len(self._roles)
+
+    def add(self, role: Role) -> Role:
+        """Put a role in, replacing one of the same name."""
+        self._roles[role.name] = role
+        return role

@@ -1,0 +1,333 @@
+"""From noise to data: time grids, solvers, and the roll-out that both training and sampling use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Generator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from distill.core.errors import RecipeError
+from distill.core.guidance import Guidance, cfg
+from distill.core.options import Options
+from distill.core.paths import TINY, GaussianPath
+from distill.core.prediction import Prediction
+from distill.core.rng import Rng
+from distill.core.roles import Role
+from distill.core.tree import State, batch_size, combine, detach, leaves
+
+# ---------------------------------------------------------------- grids
+
+
+def _uniform(path: GaussianPath, u: torch.Tensor, rho: float) -> torch.Tensor:
+    return path.t_max + u * (path.t_min - path.t_max)
+
+
+def _karras(path: GaussianPath, u: torch.Tensor, rho: float) -> torch.Tensor:
+    high, low = path.t_max ** (1 / rho), path.t_min ** (1 / rho)
+    return (high + u * (low - high)) ** rho
+
+
+def _logsnr(path: GaussianPath, u: torch.Tensor, rho: float) -> torch.Tensor:
+    fine = torch.linspace(path.t_max - 1e-4, max(path.t_min, 1e-4), 2001, dtype=torch.float64)
+    level = path.logsnr(fine)
+    place = torch.searchsorted(level, level[0] + u * (level[-1] - level[0])).clamp_max(len(fine) - 1)
+    return fine[place]
+
+
+SPACINGS: dict[str, Callable[[GaussianPath, torch.Tensor, float], torch.Tensor]] = {
+    "uniform": _uniform, "karras": _karras, "logsnr": _logsnr,
+}  # fmt: skip
+
+
+class Grid(Options):
+    """A descending list of times, made for a number of steps."""
+
+    spacing: Literal["uniform", "karras", "logsnr"] = "uniform"
+    """Even in t, in t^(1/ρ) (Karras et al. 2022, eq. 5), or in ln(α/σ)."""
+    rho: float = 7.0
+    """Exponent of the Karras spacing."""
+    shift: float = 1.0
+    """Timestep shift t ← s t / (1 + (s−1) t) of flow models; 1 is none."""
+    end: float | None = None
+    """Last time; the path's t_min if None. Karras grids of diffusers append 0."""
+
+    def times(self, path: GaussianPath, steps: int) -> tuple[float, ...]:
+        """`steps` + 1 times from the path's t_max down."""
+        if steps < 1:
+            raise RecipeError(f"a sampler needs at least one step, not {steps}")
+        points = steps if self.end is not None else steps + 1
+        u = torch.linspace(0, 1, points, dtype=torch.float64) if points > 1 else torch.zeros(1, dtype=torch.float64)
+        t = SPACINGS[self.spacing](path, u, self.rho)
+        t = self.shift * t / (1 + (self.shift - 1) * t) if self.shift != 1 else t
+        return tuple(t.tolist()) + (() if self.end is None else (self.end,))
+
+
+# ---------------------------------------------------------------- solvers
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One solver step: `x_s = keep · x + Σ pulls_j · x0_{n−j} + fresh · noise`, newest prediction first."""
+
+    keep: float
+    pulls: tuple[float, ...]
+    fresh: float = 0.0
+
+
+class Level:
+    """α, σ and λ of one time of a grid, as Python floats in double precision."""
+
+    def __init__(self, path: GaussianPath, t: float) -> None:
+        time = torch.tensor(t, dtype=torch.float64)
+        self.alpha, self.sigma = float(path.alpha(time)), float(path.sigma(time))
+        self.lam = float(path.logsnr(time))
+
+
+def _line(t: Level, s: Level) -> Weights:
+    keep = s.sigma / max(t.sigma, TINY)
+    return Weights(keep, (s.alpha - t.alpha * keep,))
+
+
+class DDIM(Options):
+    """The straight move of a predicted x0 (Song et al. 2021); on EDM and flow paths it is Euler's method."""
+
+    name: Literal["ddim"] = "ddim"
+    eta: float = 0.0
+    """Share of the noise that is replaced; 1 is ancestral sampling."""
+    evaluations: ClassVar[int] = 1
+
+    def weights(self, path: GaussianPath, times: tuple[float, ...], n: int) -> Weights:
+        t, s = Level(path, times[n]), Level(path, times[n + 1])
+        if not self.eta:
+            return _line(t, s)
+        ratio = (t.alpha * s.sigma / max(t.sigma * s.alpha, TINY)) ** 2
+        fresh = self.eta * s.sigma * max(0.0, 1 - ratio) ** 0.5
+        keep = max(0.0, s.sigma**2 - fresh**2) ** 0.5 / max(t.sigma, TINY)
+        return Weights(keep, (s.alpha - t.alpha * keep,), fresh)
+
+
+class Consistency(Options):
+    """Predict x0, add fresh noise of the next level (Song et al. 2023, algorithm 1)."""
+
+    name: Literal["consistency"] = "consistency"
+    gamma: float = 1.0
+    """Jump to (1−γ) of the next time, then re-noise to it: 1 is the consistency sampler, 0 is DDIM (Kim et al. 2024)."""
+    evaluations: ClassVar[int] = 1
+
+    def weights(self, path: GaussianPath, times: tuple[float, ...], n: int) -> Weights:
+        t, s = Level(path, times[n]), Level(path, times[n + 1])
+        low = Level(path, max((1 - self.gamma) * times[n + 1], path.t_min)) if self.gamma < 1 else None
+        if low is None:
+            return Weights(0.0, (s.alpha,), s.sigma)
+        line, scale = _line(t, low), s.alpha / low.alpha
+        fresh = max(0.0, s.sigma**2 - (scale * low.sigma) ** 2) ** 0.5
+        return Weights(scale * line.keep, (scale * line.pulls[0],), fresh)
+
+
+class DPM(Options):
+    """DPM-Solver++ multistep in data prediction (Lu et al. 2022, arXiv:2211.01095); order 1 is DDIM."""
+
+    name: Literal["dpm"] = "dpm"
+    order: Literal[1, 2, 3] = 2
+    evaluations: ClassVar[int] = 1
+
+    def weights(self, path: GaussianPath, times: tuple[float, ...], n: int) -> Weights:
+        levels = [Level(path, t) for t in times[max(0, n - 2) : n + 2]]
+        s, t, past = levels[-1], levels[-2], levels[-3::-1]
+        order = 1 if s.sigma < 1e-8 else min(self.order, 1 + len(past))
+        if order == 1:
+            return _line(t, s)
+        h, keep = s.lam - t.lam, s.sigma / t.sigma
+        phi = s.alpha * -torch.expm1(torch.tensor(-h, dtype=torch.float64)).item()
+        r0 = (t.lam - past[0].lam) / h
+        if order == 2:
+            return Weights(keep, (phi + phi / (2 * r0), -phi / (2 * r0)))
+        r1 = (past[0].lam - past[1].lam) / h
+        slope, bend = s.alpha - phi / h, phi / h**2 - s.alpha / h + s.alpha / 2
+        # D1 = d0 + r0/(r0+r1) (d0 − d1), D2 = (d0 − d1)/(r0+r1), with d0 = (m0 − m1)/r0 and d1 = (m1 − m2)/r1
+        first = slope * (1 + r0 / (r0 + r1)) + bend / (r0 + r1)
+        second = -slope * r0 / (r0 + r1) - bend / (r0 + r1)
+        return Weights(keep, (phi + first / r0, -first / r0 + second / r1, -second / r1))
+
+
+class Heun(Options):
+    """Second-order Runge-Kutta on dx/dt (Karras et al. 2022, algorithm 1 without churn): two calls a step but the last."""
+
+    name: Literal["heun"] = "heun"
+    evaluations: ClassVar[int] = 2
+
+    def weights(self, path: GaussianPath, times: tuple[float, ...], n: int) -> Weights:
+        return _line(Level(path, times[n]), Level(path, times[n + 1]))
+
+
+class Corrected(Options):
+    """Any of the above with each prediction extrapolated along its last change: `D_k + λ_k (D_k − D_{k−1})`.
+
+    The λ are fitted to a teacher's roll-out (D-ODE: Kim et al. 2024, arXiv:2307.15913) and belong to one grid.
+    """
+
+    name: Literal["corrected"] = "corrected"
+    base: DDIM | DPM = DDIM()
+    factors: tuple[float, ...]
+    """λ_k, one per step; the first has nothing to extrapolate from and is 0."""
+    evaluations: ClassVar[int] = 1
+
+    def weights(self, path: GaussianPath, times: tuple[float, ...], n: int) -> Weights:
+        base = self.base.weights(path, times, n)
+        shift = self.factors[n] * base.pulls[0]
+        pulls = (*base.pulls, 0.0) if len(base.pulls) == 1 else base.pulls
+        return Weights(base.keep, (pulls[0] + shift, pulls[1] - shift, *pulls[2:]), base.fresh)
+
+
+Solver = Annotated[DDIM | Consistency | DPM | Heun | Corrected, Field(discriminator="name")]
+
+
+# ---------------------------------------------------------------- roll-outs
+
+
+@dataclass(frozen=True)
+class Move:
+    """One step of a roll-out: state x at time t, what the network said, and the state at s that follows."""
+
+    n: int
+    t: float
+    s: float
+    x: Any
+    prediction: Prediction
+    next: Any
+
+
+def rollout(
+    role: Role,
+    x: State,
+    times: tuple[float, ...],
+    *,
+    solver: Any = None,
+    cond: Mapping[str, Any] | None = None,
+    rng: Rng | None = None,
+    stream: str = "rollout",
+    attach: Collection[int] = (),
+    guidance: Guidance | None = None,
+    free_first: bool = False,
+    scalars: Mapping[str, Any] | None = None,
+) -> Generator[Move, Any, Any]:
+    """Walk a state down a grid; each step is yielded, and what is sent back replaces the next state.
+
+    Args:
+        role: who predicts.
+        x: state at `times[0]`.
+        times: descending times, shared by the batch.
+        solver: how predictions move the state; DDIM if None.
+        attach: steps that carry gradient; the others run without, and the state that enters an attached step is
+            detached unless the step before is attached too.
+        free_first: take the first step along x/√(α²+σ²), without a call (analytical first step, Dockhorn et al. 2022).
+        scalars: extra inputs of the network.
+    """
+    solver, path, said = solver or DDIM(), role.denoiser.path, []
+    ask = {"cond": cond, "guidance": guidance, **(scalars or {})}
+    for n, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+        with torch.set_grad_enabled(n in attach and torch.is_grad_enabled()):
+            x = x if n in attach and n - 1 in attach else detach(x)
+            free = free_first and n == 0
+            prediction = _analytic(role, x, t) if free else role.predict(x, t, **ask)
+            said = [prediction.x0, *said[:2]]
+            following = _advance(solver, path, times, n, x, said, rng, stream)
+            if solver.evaluations == 2 and s > path.t_min + TINY and not free:
+                again = role.predict(following, s, **ask)
+                following = combine((1.0, x), ((s - t) / 2, prediction.velocity), ((s - t) / 2, again.velocity))
+        replaced = yield Move(n, t, s, x, prediction, following)
+        x = following if replaced is None else replaced
+    return x
+
+
+def _advance(
+    solver: Any, path: GaussianPath, times: tuple[float, ...], n: int, x: Any, said: list[Any], rng: Any, stream: str
+) -> Any:
+    weights = solver.weights(path, times, n)
+    parts = [(pull, x0) for pull, x0 in zip(weights.pulls, said, strict=False) if pull]
+    if weights.keep:
+        parts.append((weights.keep, x))
+    if weights.fresh:
+        if rng is None:
+            raise RecipeError(f"the solver '{solver.name}' draws noise: give the roll-out an rng")
+        parts.append((weights.fresh, rng.normal_like(x, stream=stream)))
+    return combine(*parts) if parts else combine((0.0, x))
+
+
+def _analytic(role: Role, x: State, t: float) -> Prediction:
+    denoiser = role.denoiser
+    time = denoiser.times(t, x)
+    alpha, sigma = denoiser.path.alpha(time), denoiser.path.sigma(time)
+    return Prediction("eps", combine(((alpha**2 + sigma**2).rsqrt(), x)), x, time, denoiser.path)
+
+
+def finish(walk: Generator[Move, Any, Any]) -> Any:
+    """Run a roll-out to its end: the last state."""
+    state = None
+    for move in walk:
+        state = move.next
+    return state
+
+
+class Sampler(Options):
+    """How a network is sampled. Part of what was trained: saved with a student, used by `sample` and `export`."""
+
+    steps: int = 64
+    """Number of steps on the grid (ignored where `times` is given)."""
+    times: tuple[float, ...] | None = None
+    """The times that the student was trained at, descending, without the final one."""
+    grid: Grid = Grid()
+    """Spacing of the times where none are given."""
+    solver: Solver = DDIM()
+    guidance: float = 1.0
+    """w of p(∅) + w (p(c) − p(∅)); 1 is none."""
+    free_first: bool = False
+    """First step without a network call."""
+    scalars: dict[str, float] = {}
+    """Extra inputs of the network, by name."""
+
+    def with_steps(self, steps: int | None) -> Sampler:
+        """The same sampler with another number of steps; a trained list of times is thinned evenly."""
+        if steps is None:
+            return self
+        if self.times is None:
+            return self.model_copy(update={"steps": steps})
+        known = len(self.times)
+        if known % steps:
+            fit = [n for n in range(1, known + 1) if known % n == 0]
+            raise RecipeError(f"this student was trained at {known} times: sample it with {fit} steps, not {steps}")
+        return self.model_copy(update={"times": self.times[:: known // steps], "steps": steps})
+
+    def grid_for(self, path: GaussianPath) -> tuple[float, ...]:
+        """The descending times, the final one included."""
+        if self.times is not None:
+            return (*self.times, 0.0)
+        return self.grid.times(path, self.steps)
+
+    def walk(self, role: Role, noise: State, cond: Any = None, rng: Rng | None = None) -> Generator[Move, Any, Any]:
+        """The roll-out from noise, step by step, without gradient."""
+        path = role.denoiser.path
+        times = self.grid_for(path)
+        guidance = None if self.guidance == 1 else cfg(self.guidance)
+        ones = torch.ones(batch_size(noise), device=leaves(noise)[0].device)
+        scalars = {name: value * ones for name, value in self.scalars.items()}
+        start = combine((float(path.sigma(torch.tensor(times[0]))), noise)) if self.times else path.prior(noise)
+        return rollout(
+            role, start, times, solver=self.solver, cond=cond, rng=rng, stream="sample",
+            guidance=guidance, free_first=self.free_first, scalars=scalars,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def sample(self, role: Role, noise: State, cond: Any = None, rng: Rng | None = None) -> Any:
+        """Samples for standard normal noise."""
+        return finish(self.walk(role, noise, cond, rng))
+
+    def calls(self, path: GaussianPath) -> int:
+        """Network calls per sample."""
+        steps = len(self.grid_for(path)) - 1
+        evaluations = steps * self.solver.evaluations - (self.solver.evaluations == 2)
+        return (evaluations - self.free_first) * (1 if self.guidance == 1 else 2)
+

@@ -1,0 +1,49 @@
+"""From a method and a teacher to roles that an engine can run."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+from distill.core.contracts import Builder, HeadBuilder, Method, RoleSpec
+from distill.core.errors import RecipeError
+from distill.core.guidance import cfg
+from distill.core.roles import Role, Roles
+
+
+def assemble(method: Method, fixed: Mapping[str, Role], extra: Mapping[str, RoleSpec] | None = None) -> Roles:
+    """The roles of a run: those that are given (the teacher, a subject), then those that the method asks for.
+
+    A role is made once the roles that it copies, shares or looks at exist; `extra` overrides or adds to the method's.
+    """
+    roles = Roles(fixed)
+    specs = {**method.roles(), **(extra or {})}
+    waiting = {name: spec for name, spec in specs.items() if name not in fixed}
+    while waiting:
+        ready = [name for name, spec in waiting.items() if not _sources(spec) & set(waiting)]
+        if not ready:
+            raise RecipeError(f"the roles {', '.join(sorted(waiting))} wait for each other")
+        for name in ready:
+            _make(roles, name, waiting.pop(name))
+    return roles
+
+
+def _sources(spec: RoleSpec) -> set[str]:
+    looks_at = {spec.build.features} if isinstance(spec.build, HeadBuilder) else set()
+    return {spec.copy_of, spec.shares, *looks_at} - {""}
+
+
+def _make(roles: Roles, name: str, spec: RoleSpec) -> None:
+    if isinstance(spec.build, HeadBuilder):
+        module = spec.build.build(roles)
+    elif isinstance(spec.build, Builder):
+        module = spec.build.build()
+    elif spec.shares:
+        module = roles[spec.shares].module
+    elif spec.copy_of:
+        module = copy.deepcopy(roles[spec.copy_of].module).requires_grad_(True)
+    else:
+        raise RecipeError(f"role '{name}' says neither what it copies, nor what it shares, nor how it is built")
+    roles.add(Role(name, module, cfg(spec.guidance), frozen=spec.frozen))
+    for transform in spec.transforms:
+        transform.apply(roles, name)

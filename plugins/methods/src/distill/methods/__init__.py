@@ -1,0 +1,1 @@
+"""The methods plugin of distill."""

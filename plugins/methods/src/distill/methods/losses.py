@@ -1,0 +1,308 @@
+"""Losses that no modality owns. Each draws its noise and its times from named streams of the run's rng."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from distill.core import Context, Event, Guidance, Loss, Prediction, State, Terms, cfg, tree
+from torch import Tensor
+from torch.nn.functional import relu, softplus
+
+from distill.methods.times import KarrasTimes, Times, UniformTimes
+
+# ---------------------------------------------------------------- discrepancies and weights
+
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l2": lambda a, b: (a - b) ** 2,
+    "l1": lambda a, b: (a - b).abs(),
+    "huber": lambda a, b: ((a - b) ** 2 + 1e-6).sqrt() - 1e-3,
+}
+"""Value by value; `huber` is the pseudo-Huber distance of the LCM line with c = 0.001."""
+
+
+def distance(name: str, said: State, target: State) -> Tensor:
+    """Mean discrepancy per sample: [B]."""
+    return tree.mean(tree.tree_map(DISTANCES[name], said, target))
+
+
+WEIGHTS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+    "one": lambda a, s, d: torch.ones_like(a),
+    "snr": lambda a, s, d: (a / s) ** 2,
+    "truncated-snr": lambda a, s, d: ((a / s) ** 2).clamp_min(1),
+    "snr+1": lambda a, s, d: (a / s) ** 2 + 1,
+    "alpha": lambda a, s, d: a,
+    "edm": lambda a, s, d: (s**2 + d**2) / (s * d) ** 2,
+}
+"""Weight of a squared x0 error at a noise level, from α, σ and the data's standard deviation."""
+
+
+def level_weight(name: str, prediction: Prediction, sigma_data: float = 0.5) -> Tensor:
+    """The named weight at the prediction's times: [B, ...]."""
+    alpha, sigma = prediction.path.alpha(prediction.t), prediction.path.sigma(prediction.t)
+    return WEIGHTS[name](alpha, sigma.clamp_min(1e-6), sigma_data)
+
+
+def surrogate(x: State, gradient: State) -> Tensor:
+    """`½ mean ‖x − sg(x − g)‖²` per sample [B]: its gradient with respect to x is g / N, and x moves along −g."""
+    target = tree.detach(tree.combine((1.0, x), (-1.0, gradient)))
+    return 0.5 * distance("l2", x, target)
+
+
+def guidance_of(w: float) -> Guidance | None:
+    """Guidance of weight w, or None (the role's own) for 1."""
+    return None if w == 1 else cfg(w)
+
+
+def renoised(event: Event, ctx: Context, role: str, times: Any, name: str) -> tuple[Any, Tensor]:
+    """The event's state at freshly drawn times, with fresh noise: (x_t, t). Streams carry the term's name."""
+    path = ctx.roles[role].denoiser.path
+    t = times.draw(path, tree.batch_size(event.x), ctx.rng, f"{name}/time")
+    return path.noised(event.x, ctx.rng.normal_like(event.x, stream=f"{name}/noise"), t), t
+
+
+# ---------------------------------------------------------------- score differences
+
+
+class ScoreDifference(Loss):
+    """Distribution matching: x moves along `D_critic(x_t) − D_teacher(x_t)`, in units of x0.
+
+    Reverse KL of the diffused laws (DMD: Yin et al. 2023, arXiv:2311.18828, eq. 7; VSD: Wang et al. 2023). With
+    `critic` empty the injected noise stands in for the critic, which is SDS (Poole et al. 2022, eq. 3).
+    """
+
+    teacher: str = "teacher"
+    """Role that says where to go."""
+    critic: str = "critic"
+    """Role that knows the sample's own law; empty for SDS."""
+    times: Times = UniformTimes(low=0.02, high=0.98)
+    """Noise levels at which the two are compared."""
+    guidance: float = 1.0
+    """w of the teacher's guidance."""
+    critic_guidance: float = 1.0
+    """w of the critic's guidance."""
+    units: Literal["normalised", "x0", "eps"] = "normalised"
+    """Scale of the gradient: divided by mean|x − D_teacher| per sample (DMD, eq. 8), plain, or σ² (ε_T − ε_F) (SwiftBrush)."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return tuple(role for role in ("student", self.teacher, self.critic) if role)
+
+    @property
+    def moves(self) -> tuple[str, ...]:
+        return ("student",)
+
+    def terms(self, event: Event, ctx: Context) -> Terms:
+        with torch.no_grad():
+            x_t, t = renoised(event, ctx, self.teacher, self.times, "score")
+            real = ctx.roles[self.teacher].predict(x_t, t, event.cond, guidance=guidance_of(self.guidance))
+            fake = self._own(event, ctx, x_t, t)
+            gradient = SCALES[self.units](tree.combine((1.0, fake), (-1.0, real.x0)), event.x, real)
+        return {"score_difference": surrogate(event.x, gradient)}
+
+    def _own(self, event: Event, ctx: Context, x_t: Any, t: Tensor) -> Any:
+        if not self.critic:
+            return event.x
+        return ctx.roles[self.critic].predict(x_t, t, event.cond, guidance=guidance_of(self.critic_guidance)).x0
+
+
+def _normalised(delta: State, x: State, real: Prediction) -> Any:
+    scale = tree.mean(tree.tree_map(lambda a, b: (a - b).abs(), x, real.x0)).clamp_min(1e-5)
+    return tree.combine((1 / scale, delta))
+
+
+def _eps_units(delta: State, x: State, real: Prediction) -> Any:
+    return tree.combine((real.path.alpha(real.t) * real.path.sigma(real.t), delta))
+
+
+SCALES: dict[str, Callable[[State, State, Prediction], Any]] = {
+    "normalised": _normalised, "x0": lambda delta, x, real: delta, "eps": _eps_units,
+}  # fmt: skip
+
+
+class ScoreIdentity(Loss):
+    """SiD: the Fisher divergence with gradient through teacher and critic (Zhou et al. 2024, arXiv:2404.04057, eq. 23).
+
+    `(y_T − y_F) · [(y_T − x) − α (y_T − y_F)] / mean|x − y_T|`; detached predictions would turn it into DMD.
+    """
+
+    teacher: str = "teacher"
+    """Role of the true score; frozen, and differentiated through."""
+    critic: str = "critic"
+    """Role of the generator's score; not moved here, and differentiated through."""
+    alpha: float = 1.2
+    """α: 1 is the exact Fisher gradient, 1.2 corrects for the critic's error."""
+    times: Times = KarrasTimes(high=0.8)
+    """Noise levels."""
+    normalise: bool = True
+    """Divide by mean|x − y_T|; off for the oracle on Gaussians."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("student", self.teacher, self.critic)
+
+    def terms(self, event: Event, ctx: Context) -> Terms:
+        x_t, t = renoised(event, ctx, self.teacher, self.times, "score")
+        real = ctx.roles[self.teacher].predict(x_t, t, event.cond).x0
+        fake = ctx.roles[self.critic].predict(x_t, t, event.cond).x0
+        value = tree.mean(
+            tree.tree_map(lambda r, f, x: (r - f) * ((r - x) - self.alpha * (r - f)), real, fake, event.x)
+        )
+        if self.normalise:
+            gap = tree.mean(tree.tree_map(lambda x, r: (x - r).abs(), event.x, real))
+            value = value / gap.detach().clamp_min(1e-5)
+        return {"score_identity": value}
+
+
+# ---------------------------------------------------------------- denoising and regression
+
+
+class Denoise(Loss):
+    """Denoising of what the event holds, detached: a critic learns the student's law, a teacher that of the data."""
+
+    role: str = "critic"
+    """Who learns."""
+    times: Times = UniformTimes()
+    """Noise levels."""
+    view: Literal["value", "x0", "eps", "v", "velocity"] = "value"
+    """What is compared: the network's own kind, or another view of it."""
+    level: str = "one"
+    """Weight of a noise level (see WEIGHTS); `edm` with the view x0 is EDM's loss."""
+    sigma_data: float = 0.5
+    """Standard deviation of the data, for `edm`."""
+    drop: float = 0.0
+    """Probability with which a sample's conditions are dropped."""
+
+    @property
+    def moves(self) -> tuple[str, ...]:
+        return (self.role,)
+
+    def terms(self, event: Event, ctx: Context) -> Terms:
+        role, x0 = ctx.roles[self.role], tree.detach(event.x)
+        path, size, name = role.denoiser.path, tree.batch_size(x0), f"denoise/{self.role}"
+        t = self.times.draw(path, size, ctx.rng, f"{name}/time")
+        noise = ctx.rng.normal_like(x0, stream=f"{name}/noise")
+        x_t = path.noised(x0, noise, t)
+        said = role.predict(x_t, t, self._conditions(event, ctx, name))
+        view = said.kind if self.view == "value" else self.view
+        truth = Prediction("x0", x0, x_t, t, path)
+        error = distance("l2", getattr(said, view), noise if view == "eps" else getattr(truth, view))
+        return {f"denoise_{self.role}": level_weight(self.level, said, self.sigma_data) * error}
+
+    def _conditions(self, event: Event, ctx: Context, name: str) -> Any:
+        if not self.drop or not event.cond:
+            return event.cond
+        gone = ctx.rng.uniform(tree.batch_size(event.x), stream=f"{name}/drop") < self.drop
+        null = ctx.roles[self.role].denoiser.drop(event.cond, frozenset({"*"}), event.x)
+        return {key: tree.where(gone, null[key], value) for key, value in event.cond.items()}
+
+
+class Match(Loss):
+    """Regression of the event's prediction, in one of its views, to a named target."""
+
+    view: Literal["x0", "eps", "v", "velocity", "value"] = "x0"
+    """What is compared."""
+    target: str = "x0"
+    """Name among the event's targets."""
+    metric: Literal["l2", "l1", "huber"] = "l2"
+    """Discrepancy."""
+    level: str = "one"
+    """Weight of a noise level (see WEIGHTS)."""
+    role: str = "student"
+    """Whose prediction it is."""
+
+    @property
+    def moves(self) -> tuple[str, ...]:
+        return (self.role,)
+
+    def terms(self, event: Event, ctx: Context) -> Terms:
+        assert event.prediction is not None
+        error = distance(self.metric, getattr(event.prediction, self.view), event.targets[self.target])
+        return {"match": level_weight(self.level, event.prediction) * error}
+
+
+class MatchState(Loss):
+    """Regression of the event's state itself (a sample, the next point of a roll-out) to a named target."""
+
+    target: str = "x"
+    """Name among the event's targets."""
+    metric: Literal["l2", "l1", "huber"] = "l2"
+    """Discrepancy."""
+
+    def terms(self, event: Event, ctx: Context) -> Terms:
+        return {"match_state": distance(self.metric, event.x, event.targets[self.target])}
+
+
+# ---------------------------------------------------------------- adversarial
+
+GENERATOR: dict[str, Callable[[Tensor], Tensor]] = {"softplus": lambda q: softplus(-q), "hinge": lambda q: -q}
+DISCRIMINATOR: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "softplus": lambda real, fake: softplus(-real) + softplus(fake),
+    "hinge": lambda real, fake: relu(1 - real) + relu(1 + fake),
+}
+
+
+class _Adversarial(Loss):
+    features: str = "critic"
+    """Role whose hidden features the discriminator looks at; empty to let it look at the state itself."""
+    heads: str = "discriminator"
+    """Role of the discriminator's heads."""
+    form: Literal["softplus", "hinge"] = "softplus"
+    """Non-saturating or hinge."""
+    times: Times | None = UniformTimes()
+    """Noise levels of what the discriminator sees; None for clean states."""
+
+    def noised(self, x: State, ctx: Context, name: str) -> tuple[Any, Tensor | None]:
+        """The state as the discriminator sees it, and its time."""
+        if self.times is None:
+            return x, None
+        path = ctx.roles[self.features or "teacher"].denoiser.path
+        t = self.times.draw(path, tree.batch_size(x), ctx.rng, f"{name}/time")
+        return path.noised(x, ctx.rng.normal_like(x, stream=f"{name}/noise"), t), t
+
+    def opinion(self, x: State, t: Tensor | None, event: Event, ctx: Context) -> Tensor:
+        """One logit per sample, averaged over the heads: [B]."""
+        heads = ctx.roles[self.heads]
+        if not self.features:
+            logit: Tensor = heads(x)
+            return logit
+        role = ctx.roles[self.features]
+        seen = role.predict(x, role.denoiser.path.t_min if t is None else t, event.cond, taps=role.denoiser.taps)
+        logit = heads(seen.features)
+        return logit
+
+
+class AdversarialGenerator(_Adversarial):
+    """The student's side: `softplus(−Q)` or `−Q` of its samples, with gradient through frozen features."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return tuple(role for role in ("student", self.features, self.heads) if role)
+
+    def terms(self, event: Event, ctx: Context) -> Terms:
+        x_t, t = self.noised(event.x, ctx, "adversarial/generator")
+        return {"adversarial": GENERATOR[self.form](self.opinion(x_t, t, event, ctx))}
+
+
+class AdversarialDiscriminator(_Adversarial):
+    """The discriminator's side: samples against real states (`targets["real"]`), each noised on its own."""
+
+    train_features: bool = True
+    """Move the feature network too (DMD2); off where the features are a frozen teacher's (LADD)."""
+    r1: float = 0.0
+    """Weight of the approximate R1 penalty `‖Q(x) − Q(x + 0.1 ε)‖²` on real states (Lin et al. 2025, APT)."""
+
+    @property
+    def moves(self) -> tuple[str, ...]:
+        return (self.features, self.heads) if self.train_features and self.features else (self.heads,)
+
+    def terms(self, event: Event, ctx: Context) -> Terms:
+        real, t = self.noised(event.targets["real"], ctx, "adversarial/real")
+        on_real = self.opinion(real, t, event, ctx)
+        on_fake = self.opinion(*self.noised(tree.detach(event.x), ctx, "adversarial/fake"), event, ctx)
+        terms = {"discriminator": DISCRIMINATOR[self.form](on_real, on_fake)}
+        if self.r1:
+            near = tree.combine((1.0, real), (0.1, ctx.rng.normal_like(real, stream="adversarial/r1")))
+            terms["r1"] = self.r1 * (on_real - self.opinion(near, t, event, ctx)) ** 2
+        return terms

@@ -1,0 +1,117 @@
+"""Small networks that no modality owns: an MLP denoiser for flat states, and a discriminator's heads on any features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from distill.core import Builder, Denoiser, HeadBuilder, Roles
+from distill.core.paths import PATHS
+from torch import Tensor, nn
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoidal features of a native time [B] and two linear layers: [B, width]."""
+
+    def __init__(self, width: int, scale: float) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", scale * 2.0 ** torch.linspace(-2, 6, 16))
+        self.layers = nn.Sequential(nn.Linear(32, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, t: Tensor) -> Tensor:
+        phase = t[:, None] * self.frequencies
+        out: Tensor = self.layers(torch.cat([phase.sin(), phase.cos()], 1))
+        return out
+
+
+class MLP(nn.Module):
+    """A residual-free perceptron on (x, time, label): states [B, *shape] of `size` values each."""
+
+    def __init__(self, size: int, width: int, depth: int, classes: int, time_scale: float) -> None:
+        super().__init__()
+        self.time_embedding = TimeEmbedding(width, time_scale)
+        self.label_embedding = nn.Embedding(classes + 1, width) if classes else None
+        self.inlet = nn.Linear(size, width)
+        self.hidden = nn.ModuleList(nn.Sequential(nn.SiLU(), nn.Linear(width, width)) for _ in range(depth - 1))
+        self.outlet = nn.Sequential(nn.SiLU(), nn.Linear(width, size))
+
+    def forward(self, x: Tensor, t: Tensor, cond: Mapping[str, Any]) -> Tensor:
+        h = self.inlet(x.flatten(1)) + self.time_embedding(t)
+        if self.label_embedding is not None:
+            h = h + self.label_embedding(cond["label"])
+        for layer in self.hidden:
+            h = layer(h)
+        out: Tensor = self.outlet(h).view_as(x)
+        return out
+
+
+class MLPDenoiser(Builder):
+    """A perceptron denoiser for flat or tiny states."""
+
+    shape: tuple[int, ...] = (2,)
+    """Shape of one sample."""
+    width: int = 128
+    """Units per hidden layer."""
+    depth: int = 3
+    """Hidden layers."""
+    classes: int = 0
+    """Number of class labels; 0 is unconditional. The label `classes` itself is the null condition."""
+    path: Literal["flow", "cosine", "karras", "trigonometric"] = "flow"
+    """Forward process."""
+    path_options: dict[str, float] = {}
+    """Options of the path, such as t_max."""
+    kind: Literal["x0", "eps", "v", "velocity"] = "x0"
+    """What the network says."""
+    sigma_data: float | None = None
+    """Turns on EDM preconditioning."""
+
+    def build(self) -> Denoiser:
+        path = PATHS[self.path](**self.path_options)
+        span = abs(float(path.native(torch.tensor(path.t_max))) - float(path.native(torch.tensor(path.t_min))))
+        size = int(torch.tensor(self.shape).prod())
+        network = MLP(size, self.width, self.depth, self.classes, 2 / max(span, 1e-6))
+        null = {"label": self.classes} if self.classes else None
+        taps = [f"hidden.{index}" for index in range(self.depth - 1)]
+        return Denoiser(
+            network, path, self.kind, shape=self.shape, null=null, sigma_data=self.sigma_data,
+            taps=taps, scalar_sites=("time_embedding",),
+        )  # fmt: skip
+
+
+def tokens(feature: Tensor) -> Tensor:
+    """Features as tokens [B, N, C]: vectors are one token, [B, N, C] stays, [B, C, ...] has its channels moved last."""
+    if feature.ndim == 2:
+        return feature[:, None]
+    return feature if feature.ndim == 3 else feature.flatten(2).transpose(1, 2)
+
+
+class Heads(nn.Module):
+    """One small perceptron per tapped feature; logits are averaged over tokens and heads: [B]."""
+
+    def __init__(self, widths: Mapping[str, int], hidden: int) -> None:
+        super().__init__()
+        self.names = list(widths)
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, 1))
+            for width in widths.values()
+        )
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        said = [head(tokens(features[name])).mean((1, 2)) for name, head in zip(self.names, self.heads, strict=True)]
+        return torch.stack(said).mean(0)
+
+
+class FeatureHeads(HeadBuilder):
+    """A discriminator's heads on the features that another role taps."""
+
+    features: str = "critic"
+    """Role whose features are looked at."""
+    hidden: int = 64
+    """Units of each head."""
+
+    def build(self, roles: Roles) -> nn.Module:
+        role = roles[self.features]
+        x, t, cond = role.denoiser.example()
+        features = role.ask(x, t, cond, taps=role.denoiser.taps).features
+        return Heads({name: tokens(value).shape[2] for name, value in features.items()}, self.hidden)

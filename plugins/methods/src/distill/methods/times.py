@@ -1,0 +1,91 @@
+"""Laws of noise levels. Every term of a loss draws its own times, from its own stream."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from distill.core import GaussianPath, Options, Rng
+from pydantic import Field
+from torch import Tensor
+
+
+class UniformTimes(Options):
+    """Uniform between two fractions of the path's range."""
+
+    name: Literal["uniform"] = "uniform"
+    low: float = 0.0
+    """Lower end, as a fraction of [t_min, t_max]."""
+    high: float = 1.0
+    """Upper end, as a fraction of [t_min, t_max]."""
+
+    def draw(self, path: GaussianPath, size: int, rng: Rng, stream: str) -> Tensor:
+        u = self.low + (self.high - self.low) * rng.uniform(size, stream=stream)
+        return path.t_min + (path.t_max - path.t_min) * u
+
+
+class LogNormalTimes(Options):
+    """`ln t ~ N(mean, std²)`, the law of EDM's σ (Karras et al. 2022, table 1), clamped to the path's range."""
+
+    name: Literal["lognormal"] = "lognormal"
+    mean: float = -1.2
+    """Mean of ln t."""
+    std: float = 1.2
+    """Standard deviation of ln t."""
+
+    def draw(self, path: GaussianPath, size: int, rng: Rng, stream: str) -> Tensor:
+        t = (self.mean + self.std * rng.normal(size, stream=stream)).exp()
+        return t.clamp(path.t_min, path.t_max)
+
+
+class LogitNormalTimes(Options):
+    """`logit t ~ N(mean, std²)`, the law of flow models (Esser et al. 2024, eq. 19); mean > 0 favours noise."""
+
+    name: Literal["logitnormal"] = "logitnormal"
+    mean: float = 0.0
+    """Mean of logit t."""
+    std: float = 1.0
+    """Standard deviation of logit t."""
+
+    def draw(self, path: GaussianPath, size: int, rng: Rng, stream: str) -> Tensor:
+        u = torch.sigmoid(self.mean + self.std * rng.normal(size, stream=stream))
+        return path.t_min + (path.t_max - path.t_min) * u
+
+
+class KarrasTimes(Options):
+    """Uniform in t^(1/ρ) between two fractions, the level law of SiD's generator loss; 0 is t_min."""
+
+    name: Literal["karras"] = "karras"
+    rho: float = 7.0
+    """Exponent ρ."""
+    low: float = 0.0
+    """Lower end of the uniform number."""
+    high: float = 1.0
+    """Upper end of the uniform number; 0.8 leaves out the noisiest fifth."""
+
+    def draw(self, path: GaussianPath, size: int, rng: Rng, stream: str) -> Tensor:
+        u = self.low + (self.high - self.low) * rng.uniform(size, stream=stream)
+        a, b = path.t_min ** (1 / self.rho), path.t_max ** (1 / self.rho)
+        return (a + u * (b - a)) ** self.rho
+
+
+class ListedTimes(Options):
+    """One of a few times, with probabilities."""
+
+    name: Literal["listed"] = "listed"
+    times: tuple[float, ...]
+    """The times."""
+    shares: tuple[float, ...] = ()
+    """Their probabilities; equal if empty."""
+
+    def draw(self, path: GaussianPath, size: int, rng: Rng, stream: str) -> Tensor:
+        shares = torch.tensor(self.shares or (1.0,) * len(self.times), device=rng.device).cumsum(0)
+        place = torch.searchsorted(shares / shares[-1], rng.uniform(size, stream=stream))
+        return torch.tensor(self.times, device=rng.device)[place.clamp_max(len(self.times) - 1)]
+
+
+Times = Annotated[
+    UniformTimes | LogNormalTimes | LogitNormalTimes | KarrasTimes | ListedTimes, Field(discriminator="name")
+]
+
+

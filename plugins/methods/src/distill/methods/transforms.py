@@ -1,0 +1,87 @@
+"""Surgery on a role: low-rank adapters and extra scalar inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from distill.core import DistillError, Roles, Transform
+from torch import nn
+
+
+class LoRA(Transform):
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) on a module that roles may share.
+
+    The adapter is off by default and on during this role's calls only: a teacher that shares the module answers as if
+    it were not there, bit for bit. The role owns the adapter's parameters and nothing else.
+    """
+
+    rank: int = 8
+    """Rank of the update."""
+    alpha: float | None = None
+    """Scale of the update is alpha / rank; alpha = rank if None."""
+    targets: tuple[str, ...] = ()
+    """Ends of the names of the layers that get an adapter; every linear and convolution layer if empty."""
+
+    def apply(self, roles: Roles, name: str) -> None:
+        from peft import LoraConfig, inject_adapter_in_model
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        role = roles[name]
+        network = role.denoiser.network
+        config = LoraConfig(r=self.rank, lora_alpha=self.alpha or self.rank, target_modules=self._targets(network))
+        inject_adapter_in_model(config, network, adapter_name=name)
+        layers = [part for part in network.modules() if isinstance(part, BaseTunerLayer)]
+        mine = {key: p for key, p in network.named_parameters() if f".{name}." in key or key.endswith(f".{name}")}
+        if not mine:
+            raise DistillError(f"LoRA found no layer to adapt in role '{name}'; targets: {self.targets or 'all'}")
+
+        def off() -> None:
+            for layer in layers:
+                layer.enable_adapters(False)
+            for parameter in mine.values():
+                parameter.requires_grad_(True)
+
+        @contextmanager
+        def scope() -> Iterator[None]:
+            for layer in layers:
+                layer.enable_adapters(True)
+                layer.set_adapter([name])
+            try:
+                yield
+            finally:
+                off()
+
+        off()
+        role.scope, role.own = scope, mine
+
+    def _targets(self, network: nn.Module) -> list[str]:
+        layers = [key for key, part in network.named_modules() if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d)]
+        layers = [key.removesuffix(".base_layer") for key in layers if ".lora_" not in key]
+        return [key for key in layers if not self.targets or key.endswith(self.targets)]
+
+
+class ScalarInput(Transform):
+    """An extra scalar input that changes nothing until it is trained: a guidance weight, a step size, a step count."""
+
+    name: str = "w"
+    """Name under which `predict` takes it."""
+    scale: float = 1.0
+    """Factor before the Fourier features; about 1 / the range of the input."""
+
+    def apply(self, roles: Roles, name: str) -> None:
+        roles[name].denoiser.add_scalar(self.name, self.scale)
+
+
+def merged(network: Any) -> Any:
+    """The network with its adapters folded into the weights and the adapter layers gone."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for key, part in list(network.named_modules()):
+        if isinstance(part, BaseTunerLayer):
+            part.enable_adapters(True)
+            part.merge()
+            parent, _, leaf = key.rpartition(".")
+            setattr(network.get_submodule(parent), leaf, part.get_base_layer())
+    return network
