@@ -178,11 +178,17 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print plan, parameters and memory; train nothing.")
     ] = False,
+    resume_from: Annotated[
+        str | None, typer.Option("--resume-from", help="Resume from this checkpoint, such as step-200.")
+    ] = None,
+    resume_anyway: Annotated[
+        bool, typer.Option("--resume-anyway", help="Resume although recipe or versions differ.")
+    ] = False,
 ) -> None:
     """Train what a recipe says. On several devices: accelerate launch -m distill.core train RECIPE."""
     from distill.core import commands
 
-    commands.train(recipe, overrides or [], out, resume, dry_run)
+    commands.train(recipe, overrides or [], out, resume, dry_run, resume_from, resume_anyway)
 
 
 @app.command()
@@ -194,11 +200,14 @@ def sample(
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many samples.")] = 16,
     out: Annotated[Path, _out("The folder for the samples.")] = Path("samples"),
     seed: Annotated[int, typer.Option(help="The seed of the noise.")] = 0,
+    cond: Annotated[
+        list[str] | None, typer.Option("--cond", help="A condition of all samples, such as label=3.")
+    ] = None,
 ) -> None:
     """Draw samples from a run or a model."""
     from distill.core import commands
 
-    commands.sample(source, steps, n, out, seed)
+    commands.sample(source, steps, n, out, seed, cond or [])
 
 
 @app.command("eval")
@@ -258,9 +267,9 @@ def demo(
     quick: Annotated[bool, typer.Option("--quick", help="A few steps only, to see that it runs.")] = False,
 ) -> None:
     """Distil a small teacher, start to finish. Real data, on a CPU, with nothing to download."""
-    from distill.core import commands
+    from distill.core.demo import demo as run_demo
 
-    commands.demo(modality, out, quick)
+    run_demo(modality, out, quick)
 
 
 @app.command()

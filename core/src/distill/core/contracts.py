@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.core.denoiser import Denoiser, Shape
+from distill.core.errors import DistillError, RecipeError
 from distill.core.options import Options
 from distill.core.prediction import Prediction
 from distill.core.rng import Rng
@@ -33,6 +35,17 @@ class Batch:
     x: State | None = None
     cond: Mapping[str, Any] = field(default_factory=dict)
     shape: Shape | None = None
+
+    @property
+    def data(self) -> Any:
+        """The states, for methods that cannot do without.
+
+        Raises:
+            RecipeError: there are none.
+        """
+        if self.x is None:
+            raise RecipeError("this method learns from data, and there are none: name a dataset under 'data:'")
+        return self.x
 
     def noise(self, rng: Rng, stream: str = "noise") -> Any:
         """Standard normal noise in the structure of the data, or of the shape that the denoiser declares."""
@@ -89,6 +102,10 @@ class Context:
     def through_lens(self, x: State) -> Any:
         """The state in the teacher's modality."""
         return x if self.lens is None else self.lens(x)
+
+    def conditions(self, cond: Mapping[str, Any], x: State) -> Mapping[str, Any]:
+        """The conditions of `through_lens(x)`."""
+        return cond if self.lens is None else self.lens.conditions(cond, x)
 
 
 Terms = Mapping[str, Tensor]
@@ -165,6 +182,10 @@ class Lens(Options):
     def __call__(self, state: State) -> Any:
         """The state in the other modality."""
 
+    def conditions(self, cond: Mapping[str, Any], state: State) -> Mapping[str, Any]:
+        """The conditions of the samples that the state becomes; a lens that makes several of one repeats them."""
+        return cond
+
 
 class Subject(nn.Module):
     """What is optimised where there is no student network: a free tensor, a set of Gaussians."""
@@ -176,6 +197,13 @@ class Subject(nn.Module):
     def on_step_end(self) -> bool:
         """Densify, prune, split; true if parameters were replaced and optimisers must look again."""
         return False
+
+    def resize(self, saved: Mapping[str, Tensor]) -> None:
+        """Make room for saved parameters where a run had split or pruned some before it stopped."""
+        for name, parameter in list(self.named_parameters()):
+            owner, _, leaf = name.rpartition(".")
+            if name in saved and saved[name].shape != parameter.shape:
+                setattr(self.get_submodule(owner), leaf, nn.Parameter(torch.empty_like(saved[name], device=parameter.device)))
 
 
 class Builder(Options):
@@ -190,6 +218,27 @@ class Builder(Options):
         from distill.core.sampling import Sampler
 
         return Sampler()
+
+    def export(self, denoiser: Denoiser, sampler: Any, to: str, folder: Path) -> list[Path]:
+        """Write trained weights for other libraries; `to` is one of the names in `exports()`."""
+        if to not in self.exports():
+            known = ", ".join(sorted(self.exports()))
+            raise RecipeError(f"{type(self).__name__} cannot be exported to '{to}'; choose one of {known}")
+        folder.mkdir(parents=True, exist_ok=True)
+        return self.exports()[to](denoiser, sampler, folder)
+
+    def exports(self) -> dict[str, Callable[[Denoiser, Any, Path], list[Path]]]:
+        """Formats that this network can be written in, and how."""
+        return {"safetensors": self._export_safetensors}
+
+    def _export_safetensors(self, denoiser: Denoiser, sampler: Any, folder: Path) -> list[Path]:
+        from safetensors.torch import save_file
+
+        weights, about = folder / "denoiser.safetensors", folder / "denoiser.json"
+        save_file({name: value.contiguous() for name, value in denoiser.state_dict().items()}, weights)
+        facts = {"denoiser": type(self).__name__, "options": self.model_dump(mode="json")}
+        about.write_text(json.dumps(facts | {"sampler": sampler.model_dump(mode="json")}, indent=1) + "\n")
+        return [weights, about]
 
 
 class HeadBuilder(Options):
@@ -233,6 +282,11 @@ class Modality(Options):
     """What samples look like to a person and to a file system."""
 
     suffix: ClassVar[str] = ""
+    has_demo: ClassVar[bool] = False
+
+    def demo_recipe(self) -> Path:
+        """The recipe of `distill demo`, where the plugin ships a teacher."""
+        raise DistillError(f"{type(self).__name__} has no demo")
 
     @abstractmethod
     def write(self, samples: State, folder: Path, stem: str = "sample") -> list[Path]:

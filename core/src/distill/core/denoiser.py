@@ -81,7 +81,9 @@ class Denoiser(nn.Module):
 
     def times(self, t: Any, x: State) -> Any:
         """A number becomes one time per sample, on the state's device."""
-        if t is None or isinstance(t, Mapping) or (isinstance(t, Tensor) and t.ndim):
+        if isinstance(t, Mapping):
+            return {key: self.times(part, x[key]) for key, part in t.items()}  # type: ignore[index]
+        if t is None or (isinstance(t, Tensor) and t.ndim):
             return t
         first = leaves(x)[0]
         dtype = first.dtype if first.is_floating_point() else torch.get_default_dtype()

@@ -125,9 +125,7 @@ _FAULTS: dict[str, Callable[[PluginRecord], DistillError]] = {
 
 @cache
 def discover() -> tuple[Source, ...]:
-    """The plugins that installed distributions announce. Reads once per process, and imports none of
-    them.
-    """
+    """The plugins that installed distributions announce: read once per process, none imported."""
     found: dict[str, list[Source]] = {}
     for dist in metadata.distributions():
         if GROUP in (dist.read_text("entry_points.txt") or ""):  # nothing else is worth parsing
@@ -152,9 +150,7 @@ def normal(name: str) -> str:
 
 
 def load_all(sources: Sequence[Source], refuse: Callable[[Source], str], spec: int) -> Iterator[PluginRecord]:
-    """Load each source unless `refuse` gives a reason not to, or another that is not refused has its
-    name.
-    """
+    """Load each source, unless `refuse` gives a reason not to, or a rival has the same name."""
     reasons = [refuse(source) for source in sources]
     rivals = defaultdict(list)
     for source, reason in zip(sources, reasons, strict=True):

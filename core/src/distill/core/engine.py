@@ -116,7 +116,7 @@ class Engine:
             while self._learn(updates, streams, metrics):
                 pass
         for action in self.phase.actions:
-            if self.phase_step % action.every == 0:
+            if (self.phase_step + 1) % action.every == 0:
                 action.apply(self.ctx)
         self.step, self.phase_step = self.step + 1, self.phase_step + 1
         self.seconds += time.perf_counter() - started
@@ -275,7 +275,10 @@ class Engine:
         self.step, self.phase_index, self.phase_step = progress["step"], progress["phase"], progress["phase_step"]
         self.sampler = Sampler.model_validate(state["sampler"])
         for name in self.saved_roles():
-            self.roles[name].load(files[f"role-{name}"])
+            module, saved = self.roles[name].module, files[f"role-{name}"]
+            if isinstance(module, Subject):
+                module.resize(saved)
+            self.roles[name].load(saved)
         if self.phase_index < len(self.plan.phases):
             self._make_optimisers()
             for name, optimiser in self.optimisers.items():

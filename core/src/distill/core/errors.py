@@ -92,9 +92,7 @@ class DataError(DistillError):
 
 
 class NonFiniteError(DistillError):
-    """A loss term or gradient that became infinite or not a number; training stopped before it was
-    applied.
-    """
+    """A loss term or gradient that is infinite or not a number; training stopped before it was applied."""
 
 
 class ClaimFailed(DistillError):

@@ -15,9 +15,7 @@ from dataclasses import dataclass
 import pluggy
 
 SPEC = 1
-"""The version of this contract. Plugins for it and for the one before are accepted; adding a hook does not
-raise it.
-"""
+"""The version of this contract: plugins for it and for the one before are accepted. A new hook keeps it."""
 
 GROUP = "distill"
 """The entry-point group in which plugins are found."""
@@ -46,9 +44,7 @@ class Component:
 
 @hookspec
 def distill_denoisers() -> Sequence[Component]:
-    """Networks with a path and a parameterisation. Target: a `Builder`, the options from which one is
-    built.
-    """
+    """Networks with a path and a parameterisation. Target: a `Builder`, which makes one."""
     raise NotImplementedError
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
@@ -30,6 +31,10 @@ __all__ = [
     "table",
     "to_json",
 ]
+
+
+_MODULES = re.compile(r"\b(?:[a-z_]\w*\.)+(?=\w)")
+"""The part of a type's name that only repeats where it lives."""
 
 
 def to_json(value: object) -> str:
@@ -145,9 +150,7 @@ def component_table(entries: Iterable[Entry], clashes: Iterable[Sequence[Entry]]
 
 
 def describe(entry: Entry) -> dict[str, object]:
-    """What is known of a component once it is imported: text, options, schema, and a method's roles and
-    claim.
-    """
+    """What is known of a component once it is imported: text, options, a method's roles and claim."""
     target = entry.load()
     found = facts(entry) | {"doc": _doc(target), "options": _options(target), "schema": _schema(target)}
     if entry.kind == "method":
@@ -178,7 +181,7 @@ def _option(name: str, info: FieldInfo) -> dict[str, object]:
     required = info.is_required()
     return {
         "name": name,
-        "type": inspect.formatannotation(info.annotation).replace("typing.", ""),
+        "type": _MODULES.sub("", inspect.formatannotation(info.annotation)),
         "required": required,
         "default": None if required else info.get_default(call_default_factory=True, validated_data={}),
         "description": " ".join((info.description or "").split()),
@@ -230,19 +233,16 @@ def as_text(found: Mapping[str, Any]) -> str:
     parts = ["\n".join(f"{key:<12}  {found[key]}" for key in head if found[key])]
     parts.append(found["doc"])
     parts.append(_titled("Roles", table(("name", "made from"), found.get("roles", {}).items())))
-    parts.append(
-        _titled("Options", table(("name", "type", "default", "description"), _rows(found["options"])))
-    )
+    parts.append(_titled("Options", "\n".join(map(_option_lines, found["options"]))))
     parts.append(_titled("Claim", found.get("claim_doc", "")))
     return "\n\n".join(filter(None, parts))
 
 
-def _rows(options: Iterable[Mapping[str, Any]]) -> list[list[str]]:
-    return [
-        [option["name"], option["type"], "required" if option["required"] else repr(option["default"])]
-        + [option["description"]]
-        for option in options
-    ]
+def _option_lines(option: Mapping[str, Any]) -> str:
+    """`name: type = default`, and the description under it."""
+    given = "(required)" if option["required"] else f"= {option['default']!r}"
+    line = f"  {option['name']}: {option['type']} {given}"
+    return f"{line}\n      {option['description']}" if option["description"] else line
 
 
 def _titled(title: str, text: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -52,29 +52,29 @@ class GaussianPath(Options):
         """x_t for given data and noise."""
         return combine((self.alpha(t), x0), (self.sigma(t), noise))
 
-    def prior(self, noise: State) -> Any:
-        """The state where sampling starts: σ(t_max) · noise."""
-        return combine((float(self.sigma(torch.tensor(self.t_max))), noise))
+    def prior(self, noise: State, t: Any = None) -> Any:
+        """The state where sampling starts: σ · noise at t_max, or at another time."""
+        return combine((float(self.sigma(torch.tensor(self.t_max if t is None else t))), noise))
 
     def jump(self, x: State, x0: State, t: Any, s: Any) -> Any:
         """Deterministic move t → s along the straight DDIM line of a predicted x0; s may lie above or below t.
 
         At s = t the state is copied, bit for bit.
         """
-        keep = _map(lambda st, ss: ss / st.clamp_min(TINY), self.sigma(t), self.sigma(s))
-        pull = _map(lambda a_s, a_t, r: a_s - a_t * r, self.alpha(s), self.alpha(t), keep)
-        return where(_map(torch.eq, t, s), x, combine((keep, x), (pull, x0)))
+        keep = per_key(lambda st, ss: ss / st.clamp_min(TINY), self.sigma(t), self.sigma(s))
+        pull = per_key(lambda a_s, a_t, r: a_s - a_t * r, self.alpha(s), self.alpha(t), keep)
+        return where(per_key(torch.eq, t, s), x, combine((keep, x), (pull, x0)))
 
     def inverse_jump(self, x: State, x_s: State, t: Any, s: Any) -> Any:
         """The x0 for which `jump(x, x0, t, s)` is `x_s` (s ≠ t)."""
-        keep = _map(lambda st, ss: ss / st.clamp_min(TINY), self.sigma(t), self.sigma(s))
-        scale = _map(lambda a_s, a_t, r: 1 / (a_s - a_t * r), self.alpha(s), self.alpha(t), keep)
-        return combine((scale, x_s), (_map(lambda k, c: -k * c, keep, scale), x))
+        keep = per_key(lambda st, ss: ss / st.clamp_min(TINY), self.sigma(t), self.sigma(s))
+        scale = per_key(lambda a_s, a_t, r: 1 / (a_s - a_t * r), self.alpha(s), self.alpha(t), keep)
+        return combine((scale, x_s), (per_key(lambda k, c: -k * c, keep, scale), x))
 
     def renoise(self, x_s: State, noise: State, s: Any, t: Any) -> Any:
         """Forward move s → t > s with fresh noise, exact in law."""
-        keep = _map(lambda a_t, a_s: a_t / a_s.clamp_min(TINY), self.alpha(t), self.alpha(s))
-        fresh = _map(
+        keep = per_key(lambda a_t, a_s: a_t / a_s.clamp_min(TINY), self.alpha(t), self.alpha(s))
+        fresh = per_key(
             lambda st, k, ss: (st**2 - (k * ss) ** 2).clamp_min(0).sqrt(), self.sigma(t), keep, self.sigma(s)
         )
         return combine((keep, x_s), (fresh, noise))
@@ -86,19 +86,19 @@ class GaussianPath(Options):
             ratio = (a_t * s_s / (s_t * a_s).clamp_min(TINY)) ** 2
             return eta * s_s * (1 - ratio).clamp_min(0).sqrt()
 
-        fresh = _map(churn, self.alpha(s), self.sigma(s), self.alpha(t), self.sigma(t))
-        keep = _map(
+        fresh = per_key(churn, self.alpha(s), self.sigma(s), self.alpha(t), self.sigma(t))
+        keep = per_key(
             lambda s_s, c, s_t: (s_s**2 - c**2).clamp_min(0).sqrt() / s_t.clamp_min(TINY),
             self.sigma(s), fresh, self.sigma(t),
         )  # fmt: skip
-        pull = _map(lambda a_s, a_t, k: a_s - a_t * k, self.alpha(s), self.alpha(t), keep)
+        pull = per_key(lambda a_s, a_t, k: a_s - a_t * k, self.alpha(s), self.alpha(t), keep)
         return combine((keep, x), (pull, x0), (fresh, noise))
 
 
-def _map(fn: Any, first: Any, *others: Any) -> Any:
+def per_key(fn: Any, first: Any, *others: Any) -> Any:
     """Apply a function of coefficients to tensors, or key by key to mappings of them."""
     if isinstance(first, Mapping):
-        return {key: _map(fn, first[key], *(other[key] for other in others)) for key in first}
+        return {key: per_key(fn, first[key], *(other[key] for other in others)) for key in first}
     return fn(first, *others)
 
 
@@ -211,6 +211,10 @@ class Joint(GaussianPath):
     paths: dict[str, GaussianPath]
     """Path of each key of the state."""
 
+    def member_times(self, times: Sequence[Any], key: str) -> tuple[float, ...]:
+        """One modality's times in a list that holds a number for all, or one a modality."""
+        return tuple(t[key] if isinstance(t, Mapping) else t for t in times)
+
     def _each(self, method: str, t: Any) -> dict[str, Any]:
         times = t if isinstance(t, Mapping) else dict.fromkeys(self.paths, t)
         return {key: getattr(path, method)(times[key]) for key, path in self.paths.items()}
@@ -228,8 +232,9 @@ class Joint(GaussianPath):
     def native(self, t: Any) -> dict[str, Any]:
         return self._each("native", t)
 
-    def prior(self, noise: State) -> Any:
-        return {key: path.prior(noise[key]) for key, path in self.paths.items()}  # type: ignore[index]
+    def prior(self, noise: State, t: Any = None) -> Any:
+        times = t if isinstance(t, Mapping) else dict.fromkeys(self.paths, t)
+        return {key: path.prior(noise[key], times[key]) for key, path in self.paths.items()}  # type: ignore[index]
 
     def jump(self, x: State, x0: State, t: Any, s: Any) -> Any:
         times, ends = (u if isinstance(u, Mapping) else dict.fromkeys(self.paths, u) for u in (t, s))
@@ -257,6 +262,14 @@ class CategoricalPath(Options):
 
     vocabulary: int
     """How many tokens there are (a mask token, if any, included)."""
+    t_min: float = 0.0
+    """Smallest time: every token is itself."""
+    t_max: float = 1.0
+    """Largest time: every token is lost."""
+
+    def native(self, t: Tensor) -> Tensor:
+        """The time that the network is fed."""
+        return t
 
     @abstractmethod
     def noise_law(self, like: Tensor) -> Tensor:

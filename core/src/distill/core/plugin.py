@@ -1,5 +1,29 @@
-"""What distill-core itself provides, by the same means as everybody else."""
+"""The core's own plugin: an exact teacher, and the method that trains nothing."""
 
-from __future__ import annotations
+from collections.abc import Sequence
+
+from distill.core.hookspecs import Component, hookimpl
 
 DISTILL_SPEC = 1
+
+
+@hookimpl
+def distill_denoisers() -> Sequence[Component]:
+    return [
+        Component(
+            name="mixture",
+            summary="The exact denoiser of a mixture of Gaussians, in any shape",
+            target="distill.core.mixture:MixtureTeacher",
+        )
+    ]
+
+
+@hookimpl
+def distill_methods() -> Sequence[Component]:
+    return [
+        Component(
+            name="frozen",
+            summary="No training: a model as it is, to be sampled and measured",
+            target="distill.core.setup:Frozen",
+        )
+    ]

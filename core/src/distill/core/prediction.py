@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from distill.core.errors import DistillError
-from distill.core.paths import TINY, GaussianPath, _map
+from distill.core.paths import TINY, GaussianPath, per_key
 from distill.core.tree import State, combine
 
 if TYPE_CHECKING:
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 def _from_eps(path: GaussianPath, t: Any) -> tuple[Any, Any]:
-    inverse = _map(lambda a: 1 / a.clamp_min(TINY), path.alpha(t))
-    return inverse, _map(lambda i, s: -i * s, inverse, path.sigma(t))
+    inverse = per_key(lambda a: 1 / a.clamp_min(TINY), path.alpha(t))
+    return inverse, per_key(lambda i, s: -i * s, inverse, path.sigma(t))
 
 
 def _from_v(path: GaussianPath, t: Any) -> tuple[Any, Any]:
     alpha, sigma = path.alpha(t), path.sigma(t)
-    return _map(lambda a, s: a / (a**2 + s**2), alpha, sigma), _map(lambda a, s: -s / (a**2 + s**2), alpha, sigma)
+    return per_key(lambda a, s: a / (a**2 + s**2), alpha, sigma), per_key(lambda a, s: -s / (a**2 + s**2), alpha, sigma)
 
 
 def _from_velocity(path: GaussianPath, t: Any) -> tuple[Any, Any]:
     alpha, sigma, (d_alpha, d_sigma) = path.alpha(t), path.sigma(t), path.slopes(t)
-    turn = _map(lambda a, s, da, ds: 1 / (ds * a - s * da), alpha, sigma, d_alpha, d_sigma)
-    return _map(lambda ds, w: ds * w, d_sigma, turn), _map(lambda s, w: -s * w, sigma, turn)
+    turn = per_key(lambda a, s, da, ds: 1 / (ds * a - s * da), alpha, sigma, d_alpha, d_sigma)
+    return per_key(lambda ds, w: ds * w, d_sigma, turn), per_key(lambda s, w: -s * w, sigma, turn)
 
 
 # x0 = a · x + b · value for each kind that a network may be trained to say
@@ -76,15 +76,15 @@ class Prediction:
         """The noise in x, in units of its standard deviation."""
         if self.kind == "eps":
             return self.value
-        inverse = _map(lambda s: 1 / s.clamp_min(TINY), self.path.sigma(self.t))
-        return combine((inverse, self.x), (_map(lambda i, a: -i * a, inverse, self.path.alpha(self.t)), self.x0))
+        inverse = per_key(lambda s: 1 / s.clamp_min(TINY), self.path.sigma(self.t))
+        return combine((inverse, self.x), (per_key(lambda i, a: -i * a, inverse, self.path.alpha(self.t)), self.x0))
 
     @cached_property
     def v(self) -> Any:
         """α ε − σ x0."""
         if self.kind == "v":
             return self.value
-        return combine((self.path.alpha(self.t), self.eps), (_map(Tensor.neg, self.path.sigma(self.t)), self.x0))
+        return combine((self.path.alpha(self.t), self.eps), (per_key(Tensor.neg, self.path.sigma(self.t)), self.x0))
 
     @cached_property
     def velocity(self) -> Any:
@@ -97,7 +97,7 @@ class Prediction:
     @cached_property
     def score(self) -> Any:
         """∇ log p_t(x) = −ε / σ."""
-        return combine((_map(lambda s: -1 / s.clamp_min(TINY), self.path.sigma(self.t)), self.eps))
+        return combine((per_key(lambda s: -1 / s.clamp_min(TINY), self.path.sigma(self.t)), self.eps))
 
     @property
     def logits(self) -> Tensor:

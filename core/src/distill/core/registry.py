@@ -33,6 +33,9 @@ FIRST_PARTY = {
 }
 """What to install for a plugin, or a modality, that is asked for and is not there."""
 
+ESSENTIAL = "distill-core"
+"""The distribution that no allow-list has to name, and no block-list may."""
+
 
 def plural(kind: str) -> str:
     """The word for several of a kind.
@@ -107,6 +110,8 @@ class Registry:
         first = {(normal(each.distribution), each.name, each.value): each for each in reversed(given)}
         self._sources = sorted(first.values(), key=lambda each: (each.name, each.distribution, each.value))
         self._allow, self._block = self._known(allow), self._known(block)
+        if self._block & {ESSENTIAL, "core"}:
+            raise DistillError(f"{ESSENTIAL} cannot be blocked: everything else stands on it.")
         self._strict, self._spec = strict, spec
 
     def _known(self, names: Iterable[str]) -> frozenset[str]:
@@ -118,9 +123,11 @@ class Registry:
 
     def _refuse(self, source: Source) -> str:
         names = {source.name, source.distribution}
+        if source.distribution == ESSENTIAL:
+            return ""
         if names & self._block:
             return "blocked by DISTILL_BLOCK or --no-plugin"
-        if self._allow and not names & self._allow and source.distribution != "distill-core":
+        if self._allow and not names & self._allow:
             return "not in the allow-list DISTILL_PLUGINS"
         return ""
 
@@ -140,9 +147,7 @@ class Registry:
         return list(self._records)
 
     def components(self, kind: str | None = None, modality: str | None = None) -> list[Entry]:
-        """Every usable component, sorted; with `modality`, those of that modality and those that suit
-        any.
-        """
+        """Every usable component, sorted; with `modality`, those made for it and those that suit any."""
         entries = [entry for each in ([self._kind(kind)] if kind else KINDS) for entry in self._entries[each]]
         if not modality:
             return entries
@@ -175,9 +180,7 @@ class Registry:
         return _conflicts(self._records)
 
     def faults(self) -> list[DistillError]:
-        """What is wrong: plugins that cannot be used although nobody blocked them, and names with two
-        providers.
-        """
+        """What is wrong: plugins that are broken, in conflict or incompatible; names with two providers."""
         return _faults(self._records)
 
     def requirements(self) -> dict[str, str]:
@@ -190,9 +193,7 @@ class Registry:
         return kind
 
     def require(self, plugin: str) -> PluginRecord:
-        """The usable plugin of that name; raises what is wrong with it otherwise, for two of one name
-        naming both.
-        """
+        """The plugin of that name, if it can be used; raises what is wrong with it otherwise."""
         named = [record for record in self._records if record.name == plugin]
         if not named:
             known = [record.name for record in self._records]
@@ -241,9 +242,7 @@ def _faults(records: Iterable[PluginRecord]) -> list[DistillError]:
 
 @cache
 def default_registry() -> Registry:
-    """The registry of what is installed, under DISTILL_PLUGINS, DISTILL_BLOCK and DISTILL_STRICT; made
-    once.
-    """
+    """What is installed, under DISTILL_PLUGINS, DISTILL_BLOCK and DISTILL_STRICT; made once."""
     return Registry(
         discover(),
         allow=os.environ.get("DISTILL_PLUGINS", "").split(","),

@@ -9,10 +9,11 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from pydantic import Field
 
+from distill.core.cache import Cache
 from distill.core.errors import RecipeError
 from distill.core.guidance import Guidance, cfg
 from distill.core.options import Options
-from distill.core.paths import TINY, GaussianPath
+from distill.core.paths import TINY, GaussianPath, Joint
 from distill.core.prediction import Prediction
 from distill.core.rng import Rng
 from distill.core.roles import Role
@@ -55,9 +56,12 @@ class Grid(Options):
     """Last time; the path's t_min if None. Karras grids of diffusers append 0."""
 
     def times(self, path: GaussianPath, steps: int) -> tuple[float, ...]:
-        """`steps` + 1 times from the path's t_max down."""
+        """`steps` + 1 times from the path's t_max down; where modalities have paths of their own, one time for each."""
         if steps < 1:
             raise RecipeError(f"a sampler needs at least one step, not {steps}")
+        if isinstance(path, Joint):
+            grids = [self.times(member, steps) for member in path.paths.values()]
+            return tuple(dict(zip(path.paths, row, strict=True)) for row in zip(*grids, strict=True))
         points = steps if self.end is not None else steps + 1
         u = torch.linspace(0, 1, points, dtype=torch.float64) if points > 1 else torch.zeros(1, dtype=torch.float64)
         t = SPACINGS[self.spacing](path, u, self.rho)
@@ -213,6 +217,7 @@ def rollout(
     guidance: Guidance | None = None,
     free_first: bool = False,
     scalars: Mapping[str, Any] | None = None,
+    cache: Cache | None = None,
 ) -> Generator[Move, Any, Any]:
     """Walk a state down a grid; each step is yielded, and what is sent back replaces the next state.
 
@@ -225,9 +230,10 @@ def rollout(
             detached unless the step before is attached too.
         free_first: take the first step along x/√(α²+σ²), without a call (analytical first step, Dockhorn et al. 2022).
         scalars: extra inputs of the network.
+        cache: what every step attends to; a step's own entries come back in its prediction, and only there.
     """
     solver, path, said = solver or DDIM(), role.denoiser.path, []
-    ask = {"cond": cond, "guidance": guidance, **(scalars or {})}
+    ask = {"cond": cond, "guidance": guidance, "cache": cache, **(scalars or {})}
     for n, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
         with torch.set_grad_enabled(n in attach and torch.is_grad_enabled()):
             x = x if n in attach and n - 1 in attach else detach(x)
@@ -246,6 +252,11 @@ def rollout(
 def _advance(
     solver: Any, path: GaussianPath, times: tuple[float, ...], n: int, x: Any, said: list[Any], rng: Any, stream: str
 ) -> Any:
+    if isinstance(path, Joint):
+        return {
+            key: _advance(solver, p, path.member_times(times, key), n, x[key], [d[key] for d in said], rng, f"{stream}/{key}")
+            for key, p in path.paths.items()
+        }
     weights = solver.weights(path, times, n)
     parts = [(pull, x0) for pull, x0 in zip(weights.pulls, said, strict=False) if pull]
     if weights.keep:
@@ -314,7 +325,7 @@ class Sampler(Options):
         guidance = None if self.guidance == 1 else cfg(self.guidance)
         ones = torch.ones(batch_size(noise), device=leaves(noise)[0].device)
         scalars = {name: value * ones for name, value in self.scalars.items()}
-        start = combine((float(path.sigma(torch.tensor(times[0]))), noise)) if self.times else path.prior(noise)
+        start = path.prior(noise, times[0] if self.times else None)
         return rollout(
             role, start, times, solver=self.solver, cond=cond, rng=rng, stream="sample",
             guidance=guidance, free_first=self.free_first, scalars=scalars,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 from distill.core.contracts import Builder, HeadBuilder, Method, RoleSpec
 from distill.core.errors import RecipeError
 from distill.core.guidance import cfg
+from distill.core.plan import Plan
 from distill.core.roles import Role, Roles
 
 
@@ -47,3 +49,13 @@ def _make(roles: Roles, name: str, spec: RoleSpec) -> None:
     roles.add(Role(name, module, cfg(spec.guidance), frozen=spec.frozen))
     for transform in spec.transforms:
         transform.apply(roles, name)
+
+
+class Frozen(Method):
+    """No training: the teacher is the result."""
+
+    def roles(self) -> dict[str, RoleSpec]:
+        return {}
+
+    def plan(self, teacher: Any) -> Plan:
+        return Plan(phases=(), sampler=teacher, result="teacher")

@@ -1,1 +1,1 @@
-"""The image plugin of distill."""
+"""distill.image: diffusers' networks as denoisers, picture data, picture metrics."""

@@ -1,1 +1,1 @@
-"""The methods plugin of distill."""
+"""distill.methods: losses, trajectories, transforms and methods that no modality owns."""

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import torch
 from distill.core import Context, Event, Guidance, Loss, Prediction, State, Terms, cfg, tree
+from distill.core.paths import per_key
+from distill.core.tree import Coefficient
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
@@ -22,9 +24,9 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """Value by value; `huber` is the pseudo-Huber distance of the LCM line with c = 0.001."""
 
 
-def distance(name: str, said: State, target: State) -> Tensor:
-    """Mean discrepancy per sample: [B]."""
-    return tree.mean(tree.tree_map(DISTANCES[name], said, target))
+def distance(name: str, said: State, target: State, weight: Coefficient = 1.0) -> Tensor:
+    """Mean discrepancy per sample [B]; the weight has the shape of the times: one a sample, a frame, a modality."""
+    return tree.mean(tree.combine((weight, tree.tree_map(DISTANCES[name], said, target))))
 
 
 WEIGHTS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
@@ -38,10 +40,12 @@ WEIGHTS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 """Weight of a squared x0 error at a noise level, from α, σ and the data's standard deviation."""
 
 
-def level_weight(name: str, prediction: Prediction, sigma_data: float = 0.5) -> Tensor:
-    """The named weight at the prediction's times: [B, ...]."""
-    alpha, sigma = prediction.path.alpha(prediction.t), prediction.path.sigma(prediction.t)
-    return WEIGHTS[name](alpha, sigma.clamp_min(1e-6), sigma_data)
+def level_weight(name: str, prediction: Prediction, sigma_data: float = 0.5) -> Any:
+    """The named weight in the shape of the prediction's times."""
+    path, t = prediction.path, prediction.t
+    return per_key(
+        lambda a, s: WEIGHTS[name](a, s.clamp_min(1e-6), sigma_data), path.alpha(t), path.sigma(t)
+    )
 
 
 def surrogate(x: State, gradient: State) -> Tensor:
@@ -187,8 +191,9 @@ class Denoise(Loss):
         said = role.predict(x_t, t, self._conditions(event, ctx, name))
         view = said.kind if self.view == "value" else self.view
         truth = Prediction("x0", x0, x_t, t, path)
-        error = distance("l2", getattr(said, view), noise if view == "eps" else getattr(truth, view))
-        return {f"denoise_{self.role}": level_weight(self.level, said, self.sigma_data) * error}
+        wanted = noise if view == "eps" else getattr(truth, view)
+        level = level_weight(self.level, said, self.sigma_data)
+        return {f"denoise_{self.role}": distance("l2", getattr(said, view), wanted, level)}
 
     def _conditions(self, event: Event, ctx: Context, name: str) -> Any:
         if not self.drop or not event.cond:
@@ -218,8 +223,9 @@ class Match(Loss):
 
     def terms(self, event: Event, ctx: Context) -> Terms:
         assert event.prediction is not None
-        error = distance(self.metric, getattr(event.prediction, self.view), event.targets[self.target])
-        return {"match": level_weight(self.level, event.prediction) * error}
+        level = level_weight(self.level, event.prediction)
+        said, target = getattr(event.prediction, self.view), event.targets[self.target]
+        return {"match": distance(self.metric, said, target, level)}
 
 
 class MatchState(Loss):

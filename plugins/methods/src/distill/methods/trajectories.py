@@ -20,7 +20,7 @@ class Data(Trajectory):
         return ()
 
     def events(self, batch: Batch, ctx: Context, *, attached: bool) -> Iterator[Event]:
-        yield Event(batch.x, batch.cond, targets={"real": batch.x})
+        yield Event(batch.data, batch.cond, targets={"real": batch.data})
 
 
 class NoisedData(Trajectory):
@@ -42,7 +42,7 @@ class NoisedData(Trajectory):
         path = role.denoiser.path
         t = self.times.draw(path, size, ctx.rng, "data/time")
         noise = batch.noise(ctx.rng, "data/noise")
-        x_t = path.noised(batch.x, noise, t)
+        x_t = path.noised(batch.data, noise, t)
         scalars = draw_scalars(self.scalars, size, ctx)
         with torch.set_grad_enabled(attached):
             prediction = role.predict(x_t, t, batch.cond, **scalars)
@@ -74,7 +74,7 @@ class Generate(Trajectory):
         path = role.denoiser.path
         noise = batch.noise(ctx.rng, "generate/noise")
         k = ctx.rng.choice(len(self.times), stream="generate/step") if len(self.times) > 1 else 0
-        start = tree.combine((float(path.sigma(torch.tensor(self.times[0]))), noise))
+        start = path.prior(noise, self.times[0])
         walk = rollout(
             role, start, (*self.times, path.t_min), solver=self.solver, cond=batch.cond, rng=ctx.rng,
             stream="generate/renoise", attach={k} if attached else (),
@@ -83,7 +83,7 @@ class Generate(Trajectory):
             move = next(move for move in walk if move.n == k)
             x = ctx.through_lens(move.prediction.x0)
         yield Event(
-            x, batch.cond, move.prediction.t, move.x, noise, move.prediction,
+            x, ctx.conditions(batch.cond, move.x), move.prediction.t, move.x, noise, move.prediction,
             targets={} if batch.x is None else {"real": batch.x}, meta={"step": k},
         )  # fmt: skip
 
@@ -102,8 +102,9 @@ class View(Trajectory):
         subject = ctx.roles[self.role].module
         assert isinstance(subject, Subject)
         with torch.set_grad_enabled(attached):
-            x = ctx.through_lens(subject.materialise(batch, ctx.rng))
-        yield Event(x, batch.cond)
+            state = subject.materialise(batch, ctx.rng)
+            x = ctx.through_lens(state)
+        yield Event(x, ctx.conditions(batch.cond, state))
 
 
 def draw_scalars(ranges: dict[str, tuple[float, float]], size: int, ctx: Context) -> dict[str, Any]:

@@ -1,0 +1,386 @@
+"""What the commands do. `cli.py` holds their options; everything here may import torch."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from distill.core import checkpoint, report
+from distill.core.claims import Claim
+from distill.core.contracts import Metric
+from distill.core.engine import Engine, Metrics
+from distill.core.errors import CheckpointError, ClaimFailed, RecipeError
+from distill.core.recipe import Recipe, Resolver, Source, dump, load_recipe
+from distill.core.registry import Entry, Registry, default_registry
+from distill.core.roles import Role
+from distill.core.run import Run, metrics_of, open_run, prepare
+from distill.core.sampling import Sampler
+
+console = Console()
+
+# ---------------------------------------------------------------- train
+
+
+class Journal:
+    """What a run tells while it trains: a progress bar, metrics.jsonl, trackers and previews."""
+
+    def __init__(self, run: Run, folder: Path, progress: Progress) -> None:
+        self.run, self.folder, self.progress = run, folder, progress
+        self.bar = progress.add_task("training", total=run.plan.steps, losses="")
+        self.file: Any = None
+
+    def begin(self, engine: Engine) -> None:
+        """Open the journal at the engine's step; lines beyond it belong to what a crash undid."""
+        path = self.folder / "metrics.jsonl"
+        kept = [line for line in metrics_of(self.folder) if line["step"] <= engine.step]
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self.file = path.open("a", buffering=1)
+        self.progress.update(self.bar, completed=engine.step)
+        if self.run.recipe.trackers:
+            engine.accelerator.init_trackers(self.folder.name)
+
+    def __call__(self, engine: Engine, metrics: Metrics) -> None:
+        if not engine.accelerator.is_main_process:
+            return
+        self.file.write(json.dumps({"step": engine.step, **metrics}) + "\n")
+        losses = "  ".join(f"{name} {value:.3g}" for name, value in metrics.items())
+        self.progress.update(self.bar, completed=engine.step, losses=losses)
+        if self.run.recipe.trackers:
+            engine.accelerator.log(metrics, step=engine.step)
+        if self.run.recipe.preview_every and engine.step % self.run.recipe.preview_every == 0:
+            preview(self.run, self.run.result, engine.sampler, self.folder / "previews" / f"step-{engine.step}.png")
+
+    def end(self, engine: Engine) -> None:
+        """Close files and trackers."""
+        self.file.close()
+        if self.run.recipe.trackers:
+            engine.accelerator.end_training()
+
+
+def progress_bar() -> Progress:
+    """A bar with steps, time left and the losses."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[losses]}", style="dim"), console=console,
+    )  # fmt: skip
+
+
+def train(
+    recipe: Path,
+    overrides: Sequence[str] = (),
+    out: Path | None = None,
+    resume: bool = False,
+    dry_run: bool = False,
+    resume_from: str | None = None,
+    resume_anyway: bool = False,
+) -> None:
+    """Train what a recipe says, into a run folder."""
+    values, source = load_recipe(recipe, overrides)
+    run = prepare(values, source, default_registry())
+    if dry_run:
+        describe(run)
+        return
+    folder = out or Path("runs") / recipe.stem
+    start = _start(folder, resume or resume_from is not None, resume_from)
+    fit(run, folder, start, anyway=resume_anyway)
+    if run.metrics and run.dataset is not None:
+        evaluate(folder, "", 1000)
+
+
+def _start(folder: Path, resume: bool, step: str | None) -> Path | None:
+    steps = checkpoint.steps(folder / "checkpoints")
+    if not resume:
+        if steps:
+            raise RecipeError(f"{folder} holds a run already: go on with --resume, or choose another folder with --out")
+        return None
+    if step is None and not steps:
+        return None
+    return folder / "checkpoints" / (step or f"step-{steps[-1]}")
+
+
+def fit(run: Run, folder: Path, start: Path | None = None, *, anyway: bool = False) -> Engine:
+    """Train a prepared run in a folder, from the beginning or from a checkpoint."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with progress_bar() as progress:
+        journal = Journal(run, folder, progress)
+        engine = run.engine(folder, on_step=journal)
+        if start is not None:
+            if anyway:
+                engine.identity = checkpoint.read(start)[1]["identity"]
+            engine.resume(start)
+        if engine.accelerator.is_main_process:
+            (folder / "recipe.yaml").write_text(dump(run.recipe))
+            (folder / "versions.json").write_text(json.dumps(run.versions, indent=1) + "\n")
+            journal.begin(engine)
+        engine.run()
+        if engine.accelerator.is_main_process:
+            journal.end(engine)
+    run.sampler = engine.sampler
+    if engine.accelerator.is_main_process:
+        pictures = preview(run, run.result, engine.sampler, folder / "previews" / f"step-{engine.step}.png")
+        write_report(folder, run, pictures=[(path, "samples of the student") for path in pictures])
+        console.print(f"run: {folder}   report: {folder / 'report.html'}")
+    return engine
+
+
+def preview(run: Run, role: Role, sampler: Sampler, path: Path, n: int = 40) -> list[Path]:
+    """One picture of samples, where the modality can draw one."""
+    if run.modality is None:
+        return []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return [run.modality.preview(run.draw(role, sampler, n), path)]
+
+
+def describe(run: Run) -> None:
+    """Print the plan, and what each role costs."""
+    plan = Table("phase", "iterations", "trajectory", "loss", "moves", "every")
+    for phase in run.plan.phases:
+        for update in phase.updates:
+            moves = ", ".join(update.loss.moves)
+            names = type(update.trajectory).__name__, type(update.loss).__name__
+            plan.add_row(phase.name, str(phase.steps), *names, moves, str(update.every))
+        if phase.fit is not None:
+            plan.add_row(phase.name, "fit", type(phase.fit).__name__, "", "", "")
+    cost = Table("role", "parameters", "own", "moved", "MiB weights", "MiB gradients + AdamW")
+    moved, seen = run.plan.changed(), set[int]()
+    for name, role in run.roles.items():
+        total, own = sum(p.numel() for p in role.module.parameters()), sum(p.numel() for p in role.parameters())
+        weights = 0 if id(role.module) in seen else total
+        seen.add(id(role.module))
+        training = own * 12 if name in moved and not role.frozen else 0
+        row = [f"{total:,}", f"{own:,}", "yes" if training else "no"]
+        cost.add_row(name, *row, f"{weights * 4 / 2**20:.2f}", f"{training / 2**20:.2f}")
+    console.print(plan, cost)
+
+
+# ---------------------------------------------------------------- sample, eval, compare
+
+
+def _open(source: str) -> Run:
+    folder, registry = Path(source), default_registry()
+    if (folder / "recipe.yaml").exists():
+        return open_run(folder, registry)
+    if folder.is_dir():
+        raise CheckpointError(f"{folder} is no run: it has no recipe.yaml")
+    return prepare(Recipe(method="frozen", teacher=source), Source(source), registry)
+
+
+def sample(
+    source: str, steps: int | None = None, n: int = 16, out: Path = Path("samples"), seed: int = 0,
+    cond: Sequence[str] = (),
+) -> None:  # fmt: skip
+    """Draw samples from a run's student or from a model, and write them in their modality's format."""
+    run = _open(source)
+    role = run.roles[run.plan.result if run.plan.result in run.roles else "teacher"]
+    sampler = run.sampler.with_steps(steps)
+    samples = run.draw(role, sampler, n, seed=seed, cond=_conditions(run, cond, n, seed))
+    if run.modality is None:
+        raise RecipeError(f"{source} has no modality that could write samples; its denoiser names none")
+    out.mkdir(parents=True, exist_ok=True)
+    files = run.modality.write(samples, out)
+    grid = run.modality.preview(samples, out / "grid.png")
+    console.print(f"{len(files)} samples in {out}, all in one picture: {grid}; {sampler.calls(role.denoiser.path)} calls each")
+
+
+def _conditions(run: Run, given: Sequence[str], n: int, seed: int) -> dict[str, Any]:
+    import torch
+
+    cond = run.conditions(n, seed)
+    for text in given:
+        name, _, value = text.partition("=")
+        try:
+            cond[name] = torch.full((n,), json.loads(value))
+        except (ValueError, TypeError) as error:
+            raise RecipeError(f"'{text}' is no condition: write name=number, such as label=3") from error
+    return cond
+
+
+def measure(run: Run, role: Role, sampler: Sampler, n: int, metrics: Mapping[str, Metric]) -> dict[str, float]:
+    """Metrics, calls and milliseconds per sample of one way of sampling."""
+    cond = run.conditions(n)
+    run.draw(role, sampler, min(n, 50))
+    started = time.perf_counter()
+    samples = run.draw(role, sampler, n, cond=cond)
+    seconds = time.perf_counter() - started
+    reference = run.reference()
+    values = {name: metric.measure(samples, reference, cond) for name, metric in metrics.items()}
+    return values | {"calls": sampler.calls(role.denoiser.path), "ms per sample": 1000 * seconds / n}
+
+
+def evaluate(run: Path, metrics: str = "", n: int = 1000) -> None:
+    """Measure a run's student at its own number of steps and at fewer; written to metrics.json in the run."""
+    opened = open_run(run, default_registry())
+    chosen = _metrics(opened, metrics)
+    rows = {f"student, {s} steps": measure(opened, opened.result, opened.sampler.with_steps(s), n, chosen)
+            for s in _fewer(opened.sampler)}  # fmt: skip
+    (run / "metrics.json").write_text(json.dumps(rows, indent=1) + "\n")
+    console.print(result_table(rows))
+    write_report(run, opened, rows=rows)
+
+
+def _fewer(sampler: Sampler) -> list[int]:
+    if sampler.times is None:
+        return [sampler.steps]
+    return [n for n in range(1, len(sampler.times) + 1) if len(sampler.times) % n == 0]
+
+
+def _metrics(run: Run, names: str) -> dict[str, Metric]:
+    if not names:
+        if not run.metrics:
+            raise RecipeError("the recipe names no metrics: add 'metrics:' to it, or --metrics NAME,NAME")
+        return run.metrics
+    resolve = Resolver(default_registry(), Source("--metrics"))
+    return {name: resolve(name, "metric", Metric, name) for name in names.split(",")}  # type: ignore[type-abstract]
+
+
+def result_table(rows: Mapping[str, Mapping[str, float]]) -> Table:
+    """Named rows of numbers for the terminal."""
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    table = Table("", *names)
+    for name, row in rows.items():
+        table.add_row(name, *(_number(row[key]) if key in row else "" for key in names))
+    return table
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"
+
+
+def write_report(
+    folder: Path,
+    run: Run,
+    *,
+    rows: Mapping[str, Mapping[str, float]] | None = None,
+    pictures: Sequence[tuple[Path, str]] = (),
+) -> Path:
+    """report.html of a run: results, pictures, curves, recipe."""
+    shown = list(pictures) or [(p, p.stem) for p in sorted((folder / "previews").glob("*.png"))[-4:]]
+    found = json.loads((folder / "metrics.json").read_text()) if (folder / "metrics.json").exists() else {}
+    sections = [_results(rows or found)] if rows or found else []
+    if shown:
+        sections.append(report.section("Samples", *(report.picture(path, text) for path, text in shown)))
+    sections.append(report.section("Losses", report.curves(_series(folder))))
+    sections.append(report.section("Recipe", report.code(dump(run.recipe))))
+    sections.append(report.section("Versions", report.code(json.dumps(run.versions, indent=1))))
+    path = folder / "report.html"
+    path.write_text(report.page(f"distill: {folder.name}", *sections), encoding="utf-8")
+    return path
+
+
+def _results(rows: Mapping[str, Mapping[str, float]]) -> str:
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    cells = [[title, *(_number(row[key]) if key in row else "" for key in names)] for title, row in rows.items()]
+    return report.section("Results", report.table(["", *names], cells))
+
+
+def _series(folder: Path) -> dict[str, list[tuple[float, float]]]:
+    series: dict[str, list[tuple[float, float]]] = {}
+    for line in metrics_of(folder):
+        for name, value in line.items():
+            if name != "step":
+                series.setdefault(name, []).append((line["step"], value))
+    return series
+
+
+def compare(runs: Sequence[Path], out: Path) -> None:
+    """Several runs side by side: their metrics, samples and curves in one page."""
+    rows: dict[str, Any] = {}
+    parts = []
+    for folder in runs:
+        if not (folder / "recipe.yaml").exists():
+            raise RecipeError(f"{folder} is no run: it has no recipe.yaml")
+        path = folder / "metrics.json"
+        found = json.loads(path.read_text()) if path.exists() else {}
+        rows |= {f"{folder.name}: {name}": row for name, row in found.items()}
+        pictures = sorted((folder / "previews").glob("*.png"))[-1:]
+        drawn = [report.picture(path, folder.name) for path in pictures]
+        parts.append(report.section(str(folder), *drawn, report.curves(_series(folder))))
+    if rows:
+        console.print(result_table(rows))
+        parts.insert(0, _results(rows))
+    out.write_text(report.page("distill: comparison", *parts), encoding="utf-8")
+    console.print(f"report: {out}")
+
+
+# ---------------------------------------------------------------- reproduce, export, schema
+
+
+def reproduce(names: Sequence[str], all_: bool = False, seeds: str = "0", out: Path | None = None) -> None:
+    """Measure the claims of methods; every table is printed, every outcome written as JSON.
+
+    Raises:
+        ClaimFailed: a threshold was missed.
+    """
+    registry = default_registry()
+    entries = _claimed(registry, names, all_)
+    folder, claims = out or Path("reproduction"), []
+    for entry in entries:
+        measure_claim: Any = entry.load_claim()
+        for seed in map(int, seeds.split(",")):
+            started = time.perf_counter()
+            claim: Claim = measure_claim(seed)
+            claims.append(claim)
+            claim.write(folder / f"{entry.name}-seed{seed}.json")
+            seconds = time.perf_counter() - started
+            console.print(claim_table(claim, f"{entry.name}, seed {seed}, {seconds:.0f} s"))
+    if all_:
+        (folder / "reproduction.md").write_text(claims_page(claims), encoding="utf-8")
+        console.print(f"table of all: {folder / 'reproduction.md'}")
+    if missed := [f"{claim.method}: {row.what}" for claim in claims for row in claim.rows if not row.holds]:
+        raise ClaimFailed(f"{len(missed)} thresholds do not hold: {'; '.join(missed)}")
+
+
+def _claimed(registry: Registry, names: Sequence[str], all_: bool) -> list[Entry]:
+    if all_:
+        return [entry for entry in registry.components("method") if entry.component.claim]
+    if not names:
+        raise RecipeError("name a method, such as `distill reproduce dmd2`, or --all")
+    return [registry.find("method", name) for name in names]
+
+
+def claim_table(claim: Claim, title: str) -> Table:
+    """A claim's thresholds for the terminal."""
+    table = Table("what", "measured", "must be", "baseline", "holds", title=title)
+    for row in claim.rows:
+        holds = "[green]yes[/]" if row.holds else "[red]NO[/]"
+        table.add_row(row.what, f"{row.value:.4g}", f"{row.relation} {row.bound:.4g}", row.baseline, holds)
+    return table
+
+
+def claims_page(claims: Sequence[Claim]) -> str:
+    """All outcomes as Markdown."""
+    lines = ["# Reproduction", "", "Made by `distill reproduce --all`. One table a method: measured, threshold, baseline."]
+    for name in dict.fromkeys(claim.method for claim in claims):
+        runs = [claim for claim in claims if claim.method == name]
+        lines += ["", f"## {name}", "", runs[0].statement, "", _markdown(runs), "", f"Broken on purpose: {runs[0].broken}"]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown(runs: Sequence[Claim]) -> str:
+    header = ["what", *(f"run {index}" for index in range(len(runs))), "must be", "baseline", "holds"]
+    rows = [
+        [first.what, *(f"{row.value:.4g}" for row in same), f"{first.relation} {first.bound:.4g}", first.baseline,
+         "yes" if all(row.holds for row in same) else "**no**"]
+        for first, *others in zip(*(claim.rows for claim in runs), strict=True)
+        for same in [[first, *others]]
+    ]  # fmt: skip
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows])
+
+
+def export(run: Path, to: str, out: Path) -> None:
+    """Write a run's student for other libraries."""
+    opened = open_run(run, default_registry())
+    written = opened.builder.export(opened.result.denoiser, opened.sampler, to, out)
+    console.print(f"{to}: {', '.join(str(path) for path in written)}")
+
+
+def schema() -> None:
+    """Print the JSON schema of recipes."""
+    print(json.dumps(Recipe.model_json_schema(), indent=1))

@@ -1,0 +1,64 @@
+"""The main job from end to end: a slow teacher, a method, a few-step student, and a table that compares them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+from distill.core.commands import console, fit, measure, preview, result_table, write_report
+from distill.core.contracts import Modality
+from distill.core.errors import RecipeError
+from distill.core.recipe import load_recipe
+from distill.core.registry import Registry, default_registry
+from distill.core.run import Run, prepare
+
+
+def demo(modality: str | None = None, out: Path = Path("runs/demo"), quick: bool = False) -> None:
+    """Distil the teacher that a modality ships, and show teacher and student side by side."""
+    started = time.perf_counter()
+    shown = _modality(default_registry(), modality)
+    overrides = ["method.steps=20"] if quick else []
+    recipe, source = load_recipe(shown.demo_recipe(), overrides)
+    run = prepare(recipe, source, default_registry())
+    shutil.rmtree(out, ignore_errors=True)
+    slow = run.sampler
+    fit(run, out)
+    rows, pictures = _rows(run, slow, 200 if quick else 1797, out)
+    (out / "metrics.json").write_text(json.dumps(rows, indent=1) + "\n")
+    console.print(result_table(rows))
+    path = write_report(out, run, rows=rows, pictures=pictures)
+    for picture, text in pictures:
+        console.print(f"{text}: {picture}")
+    console.print(f"report: {path}   ({time.perf_counter() - started:.0f} s)")
+
+
+def _rows(
+    run: Run, slow: object, n: int, out: Path
+) -> tuple[dict[str, dict[str, float]], list[tuple[Path, str]]]:
+    ways = {f"teacher, {slow.steps} steps": (run.roles["teacher"], slow)}  # type: ignore[attr-defined]
+    known = len(run.sampler.times or (1,))
+    for steps in [s for s in (1, 2, 4) if known % s == 0]:
+        ways[f"student, {steps} step{'s' if steps > 1 else ''}"] = (run.result, run.sampler.with_steps(steps))
+    rows, pictures = {}, []
+    for name, (role, sampler) in ways.items():  # type: ignore[assignment]
+        rows[name] = measure(run, role, sampler, n, run.metrics)
+        rows[name]["speed-up"] = next(iter(rows.values()))["ms per sample"] / rows[name]["ms per sample"]
+        stem = name.replace(", ", "-").replace(" ", "-")
+        pictures += [(path, name) for path in preview(run, role, sampler, out / "previews" / f"{stem}.png")]
+    return rows, pictures
+
+
+def _modality(registry: Registry, name: str | None) -> Modality:
+    """The modality of that name, or the first that has a demo."""
+    entries = registry.components("modality")
+    if name is not None:
+        entries = [registry.find("modality", name)]
+    for entry in entries:
+        target = entry.load()
+        if isinstance(target, type) and issubclass(target, Modality):
+            found: Modality = target()
+            if found.has_demo:
+                return found
+    raise RecipeError("no installed plugin has a demo: pip install distill-image")

@@ -1,0 +1,59 @@
+"""What distill-image provides."""
+
+from collections.abc import Sequence
+
+from distill.core.hookspecs import Component, hookimpl
+
+DISTILL_SPEC = 1
+
+
+def _image(module: str, parts: dict[str, tuple[str, str]]) -> list[Component]:
+    return [
+        Component(name=name, summary=summary, target=f"distill.image.{module}:{target}", modality="image")
+        for name, (target, summary) in parts.items()
+    ]
+
+
+@hookimpl
+def distill_modalities() -> Sequence[Component]:
+    return _image("modality", {"image": ("Image", "Pictures, [B, C, H, W] in [-1, 1], written as PNG")})
+
+
+@hookimpl
+def distill_denoisers() -> Sequence[Component]:
+    return [
+        *_image(
+            "networks",
+            {
+                "unet2d": ("UNet2D", "diffusers' UNet2DModel, with or without labels"),
+                "unet2d-condition": ("UNet2DCondition", "diffusers' UNet2DConditionModel: Stable Diffusion 1, 2, XL"),
+                "dit": ("DiT", "diffusers' DiTTransformer2DModel, by label"),
+                "mmdit": ("MMDiT", "diffusers' SD3Transformer2DModel, by text"),
+            },
+        ),
+        *_image("teachers", {"digits-teacher": ("DigitsTeacher", "A small trained DiT: 8x8 handwritten digits")}),
+    ]
+
+
+@hookimpl
+def distill_datasets() -> Sequence[Component]:
+    return _image(
+        "datasets",
+        {
+            "digits": ("Digits", "scikit-learn's 1,797 handwritten digits, 8x8, labelled"),
+            "picture-folder": ("PictureFolder", "A folder of pictures; subfolders are labels"),
+        },
+    )
+
+
+@hookimpl
+def distill_metrics() -> Sequence[Component]:
+    return _image(
+        "metrics",
+        {
+            "frechet": ("Frechet", "Frechet distance in a small network's features; lower is better"),
+            "recall": ("Recall", "Share of real pictures within the samples' manifold; higher is better"),
+            "precision": ("Precision", "Share of samples within the real pictures' manifold; higher is better"),
+            "label-accuracy": ("LabelAccuracy", "Share of samples that show the label asked for; higher is better"),
+        },
+    )

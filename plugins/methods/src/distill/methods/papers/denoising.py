@@ -1,0 +1,46 @@
+"""How teachers are made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distill.core import EMA, Method, Optimiser, Plan, RoleSpec, Update
+from distill.core.plan import one_phase
+
+from distill.methods.losses import Denoise
+from distill.methods.times import Times, UniformTimes
+from distill.methods.trajectories import Data
+
+
+class Denoising(Method):
+    """Train a network from nothing by denoising data; the result is an average of its weights.
+
+    The recipe's `student:` says which network. Karras et al. 2022 (arXiv:2206.00364); flow matching with a network of
+    kind velocity (Lipman et al. 2023, arXiv:2210.02747).
+    """
+
+    times: Times = UniformTimes()
+    """Noise levels."""
+    lr: float = 1e-3
+    """Learning rate, falling to 0 along a cosine."""
+    warmup: int = 100
+    """Steps of linear warm-up."""
+    clip: float | None = 1.0
+    """Largest gradient norm."""
+    drop: float = 0.1
+    """Share of samples that are seen without conditions, for guidance later."""
+    decay: float = 0.999
+    """Decay of the average."""
+
+    def roles(self) -> dict[str, RoleSpec]:
+        return {"student_ema": RoleSpec(copy_of="student", frozen=True)}
+
+    def plan(self, teacher: Any) -> Plan:
+        loss = Denoise(role="student", times=self.times, drop=self.drop)
+        optimisers = {
+            "student": Optimiser(lr=self.lr, schedule="cosine", warmup=self.warmup, clip=self.clip, betas=(0.9, 0.99))
+        }
+        phases = one_phase(
+            [Update(trajectory=Data(), loss=loss)], self.steps, optimisers, actions=(EMA(decay=self.decay),)
+        )
+        return Plan(phases=phases, sampler=teacher, result="student_ema")
