@@ -18,6 +18,7 @@ from torch import Tensor
 from distill.core.errors import CheckpointError
 
 MANIFEST = "manifest.json"
+PART, OLD = ".part", ".old"
 Tensors = Mapping[str, Tensor]
 
 
@@ -27,7 +28,7 @@ def write(folder: Path, files: Mapping[str, Tensors], state: Mapping[str, Any]) 
     Raises:
         CheckpointError: nothing was written (disk full, no permission); what was there before is untouched.
     """
-    aside = folder.with_name(f".{folder.name}.part")
+    aside = folder.with_name(f".{folder.name}{PART}")
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
@@ -35,10 +36,11 @@ def write(folder: Path, files: Mapping[str, Tensors], state: Mapping[str, Any]) 
         digests["state.json"] = _put(aside / "state.json", json.dumps(state).encode())
         _put(aside / MANIFEST, json.dumps(digests, indent=1).encode())
         _sync_folder(aside)
-        if folder.exists():
-            shutil.rmtree(folder)
+        old = _hide(folder) if folder.exists() else None
         os.rename(aside, folder)
         _sync_folder(folder.parent)
+        if old is not None:
+            shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise CheckpointError(
@@ -46,6 +48,21 @@ def write(folder: Path, files: Mapping[str, Tensors], state: Mapping[str, Any]) 
             "Free some space or choose another folder, then resume with --resume."
         ) from error
     return folder
+
+
+def _hide(folder: Path) -> Path:
+    """Rename a checkpoint out of sight, so that it never is seen half deleted."""
+    hidden = folder.with_name(f".{folder.name}{OLD}")
+    shutil.rmtree(hidden, ignore_errors=True)
+    return folder.rename(hidden)
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all but the last `keep` checkpoints of a folder, and what a killed process left half written or deleted."""
+    for step in steps(folder)[:-keep]:
+        _hide(folder / f"step-{step}")
+    for rest in (*folder.glob(f".step-*{PART}"), *folder.glob(f".step-*{OLD}")):
+        shutil.rmtree(rest, ignore_errors=True)
 
 
 def _encode(tensors: Tensors) -> bytes:

@@ -194,6 +194,12 @@ class Subject(nn.Module):
     def materialise(self, batch: Batch, rng: Rng) -> Any:
         """A state with gradient: itself, a view, a frame."""
 
+    def adopt(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take on the sizes of saved parameters, which a resumed run had grown or shrunk to."""
+        for name, parameter in self.named_parameters():
+            if name in tensors and tensors[name].shape != parameter.shape:
+                parameter.data = torch.empty_like(tensors[name], device=parameter.device)
+
     def on_step_end(self) -> bool:
         """Densify, prune, split; true if parameters were replaced and optimisers must look again."""
         return False

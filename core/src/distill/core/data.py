@@ -20,10 +20,13 @@ class Samples(Dataset[dict[str, Any]]):
     """A dataset in memory: named tensors with the sample axis first."""
 
     def __init__(self, **tensors: Tensor) -> None:
+        if len({len(tensor) for tensor in tensors.values()}) > 1:
+            counts = ", ".join(f"{name} {len(tensor)}" for name, tensor in tensors.items())
+            raise DataError(f"every field must have one value per sample, but their counts differ: {counts}")
         self.tensors = tensors
 
     def __len__(self) -> int:
-        return min((len(tensor) for tensor in self.tensors.values()), default=0)
+        return len(next(iter(self.tensors.values()), ()))
 
     def __getitem__(self, row: int) -> dict[str, Tensor]:
         return {name: tensor[row] for name, tensor in self.tensors.items()}
@@ -36,8 +39,6 @@ class Order:
     """An endless shuffled order of `length` samples, cut into batches: positions are computed, not remembered."""
 
     def __init__(self, length: int, batch: int, seed: int, start: int, rank: int, world: int) -> None:
-        if batch % world:
-            raise DataError(f"a batch of {batch} cannot be shared by {world} processes: choose a multiple of {world}")
         self.length, self.batch, self.seed, self.start = length, batch, seed, start
         self.share = slice(rank * batch // world, (rank + 1) * batch // world)
         self._epoch, self._shuffled = -1, torch.zeros(0, dtype=torch.long)
@@ -75,6 +76,8 @@ def batches(
     Raises:
         DataError: the dataset is empty, or its samples do not fit in one batch.
     """
+    if size < 1 or size % world:
+        raise DataError(f"a batch of {size} cannot be shared by {world} processes: choose a multiple of {world}")
     if dataset is None:
         while True:
             yield Batch(size // world, shape=shape)
@@ -82,9 +85,11 @@ def batches(
     if not length:
         raise DataError("the dataset has no samples: check its folder, split and filters")
     order = Order(length, size, seed, start, rank, world)
+    workers_seed = torch.Generator().manual_seed(seed + start)  # else the loader would draw from the global generator
     loader: DataLoader[Any] = DataLoader(
-        dataset, batch_sampler=cast(Any, order), collate_fn=collate, num_workers=workers, persistent_workers=workers > 0
-    )
+        dataset, batch_sampler=cast(Any, order), collate_fn=collate, num_workers=workers,
+        persistent_workers=workers > 0, generator=workers_seed,
+    )  # fmt: skip
     for fields in loader:
         cond = {name: to(value, device) for name, value in fields.items() if name != "x"}
         x = to(fields["x"], device) if "x" in fields else None
@@ -101,9 +106,13 @@ def collate(samples: Any) -> Any:
         return samples
     first = samples[0]
     if isinstance(first, Mapping):
+        if any(set(sample) != set(first) for sample in samples):
+            raise DataError(f"samples of one batch differ in their fields; the first has {', '.join(first)}")
         return {name: collate([sample[name] for sample in samples]) for name in first}
-    if isinstance(first, Ragged | Masked):
+    if isinstance(first, Ragged):
         return concatenate(samples)
+    if isinstance(first, Masked):
+        return Masked(collate([sample.values[0] for sample in samples]), collate([sample.mask[0] for sample in samples]))
     tensors = [torch.as_tensor(sample) for sample in samples]
     shapes = {tuple(tensor.shape) for tensor in tensors}
     if len(shapes) > 1:

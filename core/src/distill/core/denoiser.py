@@ -86,7 +86,7 @@ class Denoiser(nn.Module):
         if t is None or (isinstance(t, Tensor) and t.ndim):
             return t
         first = leaves(x)[0]
-        dtype = first.dtype if first.is_floating_point() else torch.get_default_dtype()
+        dtype = torch.promote_types(first.dtype, torch.float32)
         return torch.as_tensor(t, dtype=dtype, device=first.device).expand(batch_size(x))
 
     def example(self, size: int = 1) -> tuple[Any, Tensor, dict[str, Any]]:
@@ -196,6 +196,6 @@ class ScalarEmbedding(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, value: Tensor) -> Tensor:
-        phase = value[:, None] * self.frequencies
+        phase = value[:, None] * self.get_buffer("frequencies")
         out: Tensor = self.out(torch.nn.functional.silu(self.hidden(torch.cat([phase.sin(), phase.cos()], 1))))
         return out

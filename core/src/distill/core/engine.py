@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.utils import broadcast
 from torch import Tensor
 
 from distill.core import checkpoint
@@ -57,7 +61,7 @@ class Engine:
         self.accelerator = accelerator or Accelerator(cpu=not torch.cuda.is_available())
         self.roles, self.plan, self.data, self.accumulate = roles, plan, data, accumulate
         self.folder, self.checkpoint_every, self.keep = folder, checkpoint_every, keep
-        self.identity, self.on_step = dict(identity or {}), on_step
+        self.identity, self.on_step = json.loads(json.dumps(dict(identity or {}))), on_step
         self.sampler: Sampler = plan.sampler
         self.step, self.phase_index, self.phase_step = 0, 0, 0
         self.seconds = 0.0
@@ -66,15 +70,23 @@ class Engine:
         self.ctx = Context(roles, rng, lens=lens)
         self.optimisers: dict[str, Any] = {}
         torch.manual_seed(seed + self.accelerator.process_index)
-        moved = plan.changed()
-        for role in roles.values():
-            role.module.to(device)
-            role.module.train(role.name in moved and not role.frozen)
-            if role.name not in moved and role.own is None:
-                role.module.requires_grad_(False)
-        for name in sorted(moved):
-            for parameter in roles[name].parameters():
-                parameter.requires_grad_(not roles[name].frozen)
+        self._place(device)
+
+    def _place(self, device: torch.device) -> None:
+        """Move the roles to the device, equal on every process, and let gradient into those that losses move.
+
+        A module that is shared follows the role that freezes it; only an adapter's own parameters are freed again.
+        """
+        learners = {name for phase in self.plan.phases for name in phase.moved if not self.roles[name].frozen}
+        for role in sorted(self.roles.values(), key=lambda role: role.name not in learners):
+            role.module.to(device).train(role.name in learners)
+            if role.own is None:
+                role.module.requires_grad_(role.name in learners)
+            if self.accelerator.num_processes > 1:
+                role.load(broadcast(dict(role.tensors())))
+        for name in learners:
+            for parameter in self.roles[name].parameters():
+                parameter.requires_grad_(True)
 
     @property
     def phase(self) -> Phase:
@@ -86,27 +98,36 @@ class Engine:
         target = self.plan.steps if steps is None else self.step + steps
         batches = self.data(self.step * self.accumulate)
         while self.phase_index < len(self.plan.phases):
-            if self.phase.fit is not None and self.phase_step == 0:
-                self.sampler = self.phase.fit.fit(next(batches), self.ctx, self.sampler)
-            if not self.optimisers:
-                self._make_optimisers()
+            if self.phase_step == 0 and not self.optimisers:
+                self._open_phase()
             while self.phase_step < self.phase.steps:
                 if self.step >= target:
                     return self
                 self._iterate(batches)
+            self._tell_time()
             for action in self.phase.at_end:
                 action.apply(self.ctx)
             self.phase_index, self.phase_step, self.optimisers = self.phase_index + 1, 0, {}
-        self.phase_index = len(self.plan.phases)
         if self.folder is not None and self.accelerator.is_main_process:
             self.save()
         return self
+
+    def _open_phase(self) -> None:
+        """Calibrate, on a batch of its own so that the order of the training data stays, and make the optimisers."""
+        self._tell_time()
+        if self.phase.fit is not None:
+            batch = next(self.data(self.step * self.accumulate))
+            self.sampler = self.phase.fit.fit(batch, self.ctx, self.sampler)
+        self._make_optimisers()
+
+    def _tell_time(self) -> None:
+        self.ctx.step, self.ctx.progress = self.step, self.phase_step / max(1, self.phase.steps)
 
     # ------------------------------------------------------------ one iteration
 
     def _iterate(self, batches: Iterator[Batch]) -> None:
         started = time.perf_counter()
-        self.ctx.step, self.ctx.progress = self.step, self.phase_step / max(1, self.phase.steps)
+        self._tell_time()
         micro = [next(batches) for _ in range(self.accumulate)]
         metrics: Metrics = {}
         for trajectory, updates in self.phase.groups(self.phase_step):
@@ -126,14 +147,17 @@ class Engine:
             self.save()
 
     def _learn(self, updates: list[Update], streams: list[Iterator[Event]], metrics: Metrics) -> bool:
-        """One event of every micro-batch, then one optimiser step; false when the trajectory has no more."""
+        """One event of every micro-batch, then one optimiser step; false when the trajectories have no more."""
         seen: dict[str, list[Tensor]] = {}
+        more = False
         for stream in streams:
             with self.accelerator.autocast():
                 event = next(stream, None)
-            if event is None:
-                return False
-            self._backward(updates, event, seen)
+            if event is not None:
+                more = True
+                self._backward(updates, event, seen)
+        if not more:
+            return False
         self._note(seen, metrics)
         for name in dict.fromkeys(role for update in updates for role in update.loss.moves):
             metrics.update(self._step_role(name))
@@ -143,7 +167,9 @@ class Engine:
         buckets: dict[tuple[str, ...], list[Update]] = {}
         for update in updates:
             buckets.setdefault(update.loss.moves, []).append(update)
-        for moves, bucket in buckets.items():
+        through = set(updates[0].trajectory.moves)
+        last = max((place for place, moves in enumerate(buckets) if through & set(moves)), default=-1)
+        for place, (moves, bucket) in enumerate(buckets.items()):
             total: Any = 0.0
             for update in bucket:
                 with self.accelerator.autocast():
@@ -155,59 +181,71 @@ class Engine:
                     value = value.mean()
                     seen.setdefault(name, []).append(value.detach())
                     total = total + update.loss.weight * value
-            self._pull(total, moves, bucket)
+            self._pull(total, moves, bucket, keep=place < last)
 
-    def _pull(self, total: Tensor, moves: tuple[str, ...], bucket: list[Update]) -> None:
-        """Gradient of a loss with respect to the roles that it names, and nobody else."""
+    def _pull(self, total: Any, moves: tuple[str, ...], bucket: list[Update], *, keep: bool) -> None:
+        """Gradient of a loss with respect to the roles that it names, and nobody else.
+
+        `keep` holds the event's graph for a later loss that needs it too.
+        """
         if not isinstance(total, Tensor):
             return
-        inputs = [p for name in moves for p in self.roles[name].parameters() if p.requires_grad]
+        inputs = [p for name in moves for p in self._moved_by(name)]
         if not total.requires_grad or not inputs:
             losses = ", ".join(type(update.loss).__name__ for update in bucket)
             raise RecipeError(f"the gradient of {losses} does not reach {', '.join(moves)}: is the event detached?")
-        self.accelerator.backward(total / self.accumulate, inputs=inputs)
+        self.accelerator.backward(total / self.accumulate, inputs=inputs, retain_graph=keep)
 
     def _note(self, seen: dict[str, list[Tensor]], metrics: Metrics) -> None:
-        """Keep the terms' means; stop before anything is applied if one is not a number."""
+        """Keep the terms' means; stop before anything is applied if one is not finite."""
+        if not seen:
+            return
         values = torch.stack([torch.stack(values).mean() for values in seen.values()])
         values = self.accelerator.reduce(values, "mean") if self.accelerator.num_processes > 1 else values
         for name, value in zip(seen, values.tolist(), strict=True):
-            if value != value or abs(value) == float("inf"):
+            if not math.isfinite(value):
                 self._stop(f"the term '{name}' became {value}")
             metrics[name] = value
 
     def _step_role(self, name: str) -> Metrics:
         role, optimiser, settings = self.roles[name], self.optimisers[name], self.phase.optimisers[name]
-        parameters = [p for p in role.parameters() if p.grad is not None]
-        self._average(role.parameters())
+        parameters = self._moved_by(name)
+        self._average(parameters)
+        moved = [p for p in parameters if p.grad is not None]
+        if not moved:
+            return {}
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.unscale_(optimiser.optimizer)
+        total = torch.nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None])
+        if settings.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(moved, settings.clip, total)
+        norm = float(total)
+        if not math.isfinite(norm) and self.accelerator.scaler is None:
+            self._stop(f"the gradient of role '{name}' became {norm}")
         for group in optimiser.param_groups:
             group["lr"] = settings.rate(self.phase_step, self.phase.steps)
-        metrics = {}
-        if settings.clip is not None:
-            norm = float(self.accelerator.clip_grad_norm_(parameters, settings.clip))
-            metrics[f"{name}_grad_norm"] = norm
-            if norm != norm:
-                self._stop(f"the gradient of role '{name}' became {norm}")
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         if isinstance(role.module, Subject) and role.module.on_step_end():
             self.optimisers[name] = self._optimiser(name)
-        return metrics
+        return {f"{name}_grad_norm": norm}
 
     def _average(self, parameters: list[torch.nn.Parameter]) -> None:
-        """Mean gradient over processes, in one message."""
+        """Mean gradient over processes, in one message; a parameter that no process used stays without."""
         if self.accelerator.num_processes == 1:
             return
-        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
-        flat: Tensor = self.accelerator.reduce(torch.cat([g.flatten() for g in grads]), "mean")
-        for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            p.grad = part.view_as(p)
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        used = torch.tensor([p.grad is not None for p in parameters], device=self.accelerator.device)
+        flat = self.accelerator.reduce(torch.cat([*(g.flatten() for g in grads), used.float()]), "mean")
+        parts = torch.split(flat, [*(p.numel() for p in parameters), len(parameters)])
+        for p, part, share in zip(parameters, parts[:-1], parts[-1].tolist(), strict=True):
+            p.grad = part.view_as(p).to(p.dtype) if share else None
 
     def _stop(self, why: str) -> None:
         last = self.last_checkpoint()
         kept = f"the last good checkpoint is {last}" if last else "no checkpoint was written before"
         raise NonFiniteError(
-            f"training stopped at step {self.step}: {why}; nothing was applied, {kept}. "
+            f"training stopped at step {self.step}: {why}; it was not applied, and {kept}. "
             "Try a smaller learning rate, a tighter clip, or fp32; --debug shows where it arose."
         )
 
@@ -215,8 +253,14 @@ class Engine:
 
     def _optimiser(self, name: str) -> Any:
         parameters = [p for p in self.roles[name].parameters() if p.requires_grad]
+        if not parameters:
+            raise RecipeError(f"role '{name}' has no parameters to train: is it frozen, or an exact denoiser?")
         built = self.phase.optimisers[name].build(parameters)
-        return self.accelerator.prepare_optimizer(built, device_placement=False)
+        return AcceleratedOptimizer(built, device_placement=False, scaler=self.accelerator.scaler)
+
+    def _moved_by(self, name: str) -> list[torch.nn.Parameter]:
+        """The parameters that a role's optimiser moves; cheaper than to look for them in the module."""
+        return [parameter for group in self.optimisers[name].param_groups for parameter in group["params"]]
 
     def _make_optimisers(self) -> None:
         self.optimisers = {name: self._optimiser(name) for name in sorted(self.phase.moved)}
@@ -233,27 +277,23 @@ class Engine:
         groups = {}
         for name, optimiser in self.optimisers.items():
             files[f"optimiser-{name}"], groups[name] = checkpoint.flatten_optimiser(optimiser.state_dict())
-        files["rng"] = self.ctx.rng.state() | {"torch": torch.get_rng_state()}
+        files["rng"] = self.ctx.rng.state()
+        files["torch"] = {"cpu": torch.get_rng_state()}
+        if self.accelerator.device.type == "cuda":
+            files["torch"] = {**files["torch"], "cuda": torch.cuda.get_rng_state(self.accelerator.device)}
         files["state"] = self.ctx.state
         progress = {"step": self.step, "phase": self.phase_index, "phase_step": self.phase_step}
         state = {
             "progress": progress,
             "optimisers": groups,
+            "scaler": {} if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
             "sampler": self.sampler.model_dump(mode="json"),
             "result": self.plan.result,
             "identity": self.identity,
         }
         path = checkpoint.write(self.folder / "checkpoints" / f"step-{self.step}", files, state)
-        self._prune()
+        checkpoint.prune(path.parent, self.keep)
         return path
-
-    def _prune(self) -> None:
-        import shutil
-
-        assert self.folder is not None
-        folder = self.folder / "checkpoints"
-        for step in checkpoint.steps(folder)[: -self.keep]:
-            shutil.rmtree(folder / f"step-{step}", ignore_errors=True)
 
     def last_checkpoint(self) -> Path | None:
         """The newest finished checkpoint of this run, if any."""
@@ -271,22 +311,39 @@ class Engine:
                 f"{folder} was written by another run: {', '.join(odd)} differ. Resume with the recipe and versions that "
                 "it was made with, or allow the difference with --resume-anyway."
             )
+        try:
+            self._restore(files, state)
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, RecipeError) as error:
+            raise checkpoint.damaged(folder / "state.json", f"it does not fit this run: {error}") from error
+        return self
+
+    def _restore(self, files: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
         progress = state["progress"]
         self.step, self.phase_index, self.phase_step = progress["step"], progress["phase"], progress["phase_step"]
         self.sampler = Sampler.model_validate(state["sampler"])
         for name in self.saved_roles():
-            module, saved = self.roles[name].module, files[f"role-{name}"]
-            if isinstance(module, Subject):
-                module.resize(saved)
-            self.roles[name].load(saved)
-        if self.phase_index < len(self.plan.phases):
+            role, tensors = self.roles[name], files[f"role-{name}"]
+            if isinstance(role.module, Subject):
+                role.module.adopt(tensors)
+            role.load(tensors)
+        self.optimisers = {}
+        if state["optimisers"]:
             self._make_optimisers()
-            for name, optimiser in self.optimisers.items():
-                tensors, groups = files[f"optimiser-{name}"], state["optimisers"][name]
-                optimiser.load_state_dict(checkpoint.unflatten_optimiser(tensors, groups))
-        positions = files["rng"]
-        torch.set_rng_state(positions.pop("torch"))
-        self.ctx.rng.restore(positions)
+        for name, optimiser in self.optimisers.items():
+            tensors, groups = files[f"optimiser-{name}"], state["optimisers"][name]
+            optimiser.load_state_dict(checkpoint.unflatten_optimiser(tensors, groups))
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self._restore_torch(files["torch"])
+        self.ctx.rng.restore(files["rng"])
         self.ctx.state.clear()
-        self.ctx.state.update(files["state"])
-        return self
+        self.ctx.state.update({name: value.to(self.accelerator.device) for name, value in files["state"].items()})
+
+    def _restore_torch(self, positions: Mapping[str, Tensor]) -> None:
+        """The global generators, which dropout uses; the main process's were saved, others start anew from the step."""
+        if not self.accelerator.is_main_process:
+            torch.manual_seed(self.ctx.rng.seed + self.accelerator.process_index + 1_000_003 * self.step)
+            return
+        torch.set_rng_state(positions["cpu"])
+        if "cuda" in positions and self.accelerator.device.type == "cuda":
+            torch.cuda.set_rng_state(positions["cuda"], self.accelerator.device)

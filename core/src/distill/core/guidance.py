@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distill.core.errors import DistillError
 from distill.core.prediction import Prediction
 from distill.core.tree import combine
 
@@ -33,7 +34,7 @@ class Guidance:
         if len(self.terms) == 1 or not cond:
             return predict(x, t, drop(cond, self.terms[0][1], x) if cond else cond, **options)
         said = [predict(x, t, drop(cond, dropped, x), **options) for _, dropped in self.terms]
-        weights = [self._weight(weight, plain=not index, t=t) for index, (weight, _) in enumerate(self.terms)]
+        weights = [self._weight(weight, plain=not index, t=said[0].t) for index, (weight, _) in enumerate(self.terms)]
         value = combine(*((w, p.value) for w, p in zip(weights, said, strict=True)))
         return replace(said[0], value=value)
 
@@ -63,10 +64,15 @@ def cfg(w: Weight, *names: str, interval: tuple[float, float] | None = None) -> 
 
 def drop_conditions(cond: Mapping[str, Any], dropped: frozenset[str], null: Mapping[str, Any]) -> dict[str, Any]:
     """The conditions with the dropped ones replaced by their null values, broadcast over the batch."""
-    names = set(cond) if dropped == EVERYTHING else dropped & set(cond)
+    names = set(cond) & set(null) if dropped == EVERYTHING else dropped & set(cond)
+    if dropped and (not names or not names <= set(null)):
+        raise DistillError(
+            f"guidance drops {', '.join(sorted(dropped - EVERYTHING)) or 'the conditions'}, but of {', '.join(cond)} the "
+            f"network knows null values for {', '.join(null) or 'none'} only: set its guidance to 1, or name others to drop"
+        )
     return {
         name: torch.as_tensor(null[name], dtype=value.dtype, device=value.device).expand_as(value)
-        if name in names and name in null
+        if name in names
         else value
         for name, value in cond.items()
     }

@@ -41,7 +41,7 @@ class Mixture(Denoiser):
         alpha, sigma = self.path.alpha(t), self.path.sigma(t)
         spread = (alpha * self.std) ** 2 + sigma**2
         gap = x.flatten(1)[:, None] - expand(alpha, self.means.flatten(1)[None].expand(len(x), -1, -1)) * self.means.flatten(1)
-        prior = self._prior(cond, len(x)).clamp_min(1e-30).log()
+        prior = self._prior(cond, len(x)).log()
         share = (prior - gap.pow(2).sum(-1) / (2 * spread[:, None])).softmax(1)
         mean = (share @ self.means.flatten(1)).view_as(x)
         pull = expand(alpha * self.std**2 / spread, x)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -46,7 +47,8 @@ class GaussianPath(Options):
 
     def logsnr(self, t: Tensor) -> Tensor:
         """λ_t = ln(α_t / σ_t)."""
-        return self.alpha(t).clamp_min(TINY).log() - self.sigma(t).clamp_min(TINY).log()
+        level: Tensor = self.alpha(t).clamp_min(TINY).log() - self.sigma(t).clamp_min(TINY).log()
+        return level
 
     def noised(self, x0: State, noise: State, t: Any) -> Any:
         """x_t for given data and noise."""
@@ -167,6 +169,11 @@ class Karras(GaussianPath):
         return t.clamp_min(TINY).log() / 4
 
 
+@lru_cache(maxsize=16)
+def _log_alphas(alphas_cumprod: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor((1.0, *alphas_cumprod), dtype=torch.float64, device=device).log() / 2
+
+
 class Discrete(GaussianPath):
     """Variance preserving with a table of ᾱ, as diffusers' DDPM-type schedulers keep it.
 
@@ -177,7 +184,7 @@ class Discrete(GaussianPath):
     """ᾱ_0 … ᾱ_{T−1}."""
 
     def _log_alpha(self, t: Tensor) -> Tensor:
-        table = torch.tensor((1.0, *self.alphas_cumprod), dtype=torch.float64, device=t.device).log() / 2
+        table = _log_alphas(self.alphas_cumprod, t.device)
         place = (t.double() * (len(table) - 1)).clamp(0, len(table) - 1)
         low = place.floor().long().clamp_max(len(table) - 2)
         return torch.lerp(table[low], table[low + 1], place - low).to(t.dtype)
@@ -278,8 +285,9 @@ class CategoricalPath(Options):
     def noised(self, tokens: Tensor, uniform: Tensor, t: Tensor) -> Tensor:
         """Tokens at time t. `uniform` has one number in [0, 1) per token."""
         keep = (1 - t).reshape(t.shape + (1,) * (tokens.ndim - t.ndim))
-        law = self.noise_law(uniform).cumsum(0)
-        lost = torch.searchsorted(law, ((uniform - keep) / (1 - keep).clamp_min(TINY)).clamp(0, 1 - 1e-7))
+        law = self.noise_law(uniform.double()).cumsum(0)
+        place = ((uniform.double() - keep) / (1 - keep).clamp_min(TINY)).clamp(0, 1)
+        lost = torch.searchsorted(law, place, right=True).clamp_max(self.vocabulary - 1)
         return torch.where(uniform < keep, tokens, lost)
 
     def posterior(self, log_x0: Tensor, tokens: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -290,7 +298,7 @@ class CategoricalPath(Options):
         law = self.noise_law(log_x0)
         now = torch.nn.functional.one_hot(tokens, self.vocabulary).to(log_x0)
         reach = step * now + (1 - step) * law[tokens].unsqueeze(-1)
-        joint = log_x0.exp() / (a_t * now + (1 - a_t) * law[tokens].unsqueeze(-1)).clamp_min(TINY)
+        joint = log_x0.exp().clamp_min(1e-30) / (a_t * now + (1 - a_t) * law[tokens].unsqueeze(-1)).clamp_min(TINY)
         mass = reach * (a_s * joint + (1 - a_s) * law * joint.sum(-1, keepdim=True))
         return mass / mass.sum(-1, keepdim=True)
 

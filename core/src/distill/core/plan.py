@@ -17,6 +17,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
     "linear": lambda progress: 1 - progress,
     "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
+    "tenth": lambda progress: 1.0 if progress < 0.5 else 0.1,
 }
 
 
@@ -33,8 +34,8 @@ class Optimiser(Options):
     """Decoupled weight decay."""
     clip: float | None = None
     """Largest norm of the role's gradient; None does not clip."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the learning rate falls over the phase."""
+    schedule: Literal["constant", "linear", "cosine", "tenth"] = "constant"
+    """How the learning rate falls over the phase; `tenth` is a tenth of it from half time on."""
     warmup: int = 0
     """Steps of linear warm-up."""
 
@@ -70,7 +71,7 @@ class Update(Options):
 
     def due(self, step: int) -> bool:
         """Whether the update takes place at this iteration of the phase."""
-        return step >= self.start and step % self.every == 0 and (self.stop is None or step < self.stop)
+        return step >= self.start and (step - self.start) % self.every == 0 and (self.stop is None or step < self.stop)
 
 
 class Phase(Options):

@@ -76,28 +76,32 @@ class Prediction:
         """The noise in x, in units of its standard deviation."""
         if self.kind == "eps":
             return self.value
+        x0 = self.x0  # first, because it knows how to refuse
         inverse = per_key(lambda s: 1 / s.clamp_min(TINY), self.path.sigma(self.t))
-        return combine((inverse, self.x), (per_key(lambda i, a: -i * a, inverse, self.path.alpha(self.t)), self.x0))
+        return combine((inverse, self.x), (per_key(lambda i, a: -i * a, inverse, self.path.alpha(self.t)), x0))
 
     @cached_property
     def v(self) -> Any:
         """α ε − σ x0."""
         if self.kind == "v":
             return self.value
-        return combine((self.path.alpha(self.t), self.eps), (per_key(Tensor.neg, self.path.sigma(self.t)), self.x0))
+        x0, eps = self.x0, self.eps
+        return combine((self.path.alpha(self.t), eps), (per_key(Tensor.neg, self.path.sigma(self.t)), x0))
 
     @cached_property
     def velocity(self) -> Any:
         """dx/dt of the probability-flow ODE."""
         if self.kind == "velocity":
             return self.value
+        x0, eps = self.x0, self.eps
         d_alpha, d_sigma = self.path.slopes(self.t)
-        return combine((d_alpha, self.x0), (d_sigma, self.eps))
+        return combine((d_alpha, x0), (d_sigma, eps))
 
     @cached_property
     def score(self) -> Any:
         """∇ log p_t(x) = −ε / σ."""
-        return combine((per_key(lambda s: -1 / s.clamp_min(TINY), self.path.sigma(self.t)), self.eps))
+        eps = self.eps
+        return combine((per_key(lambda s: -1 / s.clamp_min(TINY), self.path.sigma(self.t)), eps))
 
     @property
     def logits(self) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -55,9 +55,10 @@ class Rng:
         size = (shape[0] * self.world, *shape[1:])
         return self._mine(torch.randint(high, size, generator=self.generator(stream), device=self.device))
 
-    def choice(self, high: int, *, stream: str = "choice") -> int:
-        """One integer 0 … high−1, the same on every rank."""
-        return int(torch.randint(high, (), generator=self.generator(stream), device=self.device))
+    def choice(self, high: int, *, shares: Sequence[float] = (), stream: str = "choice") -> int:
+        """One integer 0 … high−1, the same on every rank; `shares` are its probabilities, equal if empty."""
+        weights = torch.tensor(shares or (1.0,) * high, device=self.device)
+        return int(torch.multinomial(weights, 1, generator=self.generator(stream)))
 
     def normal_like(self, state: State, *, stream: str = "noise") -> Any:
         """Standard normal noise in the structure of a state."""

@@ -73,9 +73,9 @@ class Role:
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Put saved tensors back; names and shapes must agree."""
         mine = self.tensors()
-        if set(mine) != set(tensors):
-            odd = sorted(set(mine) ^ set(tensors))[:5]
-            raise RecipeError(f"the saved weights of role '{self.name}' do not fit: {', '.join(odd)} differ")
+        odd = set(mine) ^ set(tensors) or {name for name in mine if mine[name].shape != tensors[name].shape}
+        if odd:
+            raise RecipeError(f"the saved weights of role '{self.name}' do not fit: {', '.join(sorted(odd)[:5])} differ")
         with torch.no_grad():
             for name, value in tensors.items():
                 mine[name].copy_(value)
@@ -94,6 +94,9 @@ class Roles(Mapping[str, Role]):
                 f"Name one under 'roles:' in the recipe, or choose a method that does not need it."
             )
         return self._roles[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._roles
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._roles)

@@ -52,7 +52,7 @@ class Run:
     @property
     def shape(self) -> Any:
         """Shape of the student's samples, where it declares one."""
-        module = self.roles["student"].module if "student" in self.roles else self.result.module
+        module = self.roles["student" if "student" in self.roles else self.plan.result].module
         return module.shape if isinstance(module, Denoiser) else None
 
     @property
@@ -77,9 +77,9 @@ class Run:
         )  # fmt: skip
 
     def conditions(self, n: int, seed: int = 0) -> dict[str, Any]:
-        """Conditions of n samples, drawn from the dataset; none without one."""
+        """Conditions of n samples, drawn from the dataset; without one, those of an unconditional sample."""
         if self.dataset is None:
-            return {}
+            return self.result.denoiser.example(n)[2] if self.shape is not None else {}
         return dict(next(batches(self.dataset, n, seed=seed + 1_000)).cond)
 
     def reference(self, n: int | None = None) -> Any:

@@ -13,7 +13,7 @@ from distill.core.cache import Cache
 from distill.core.errors import RecipeError
 from distill.core.guidance import Guidance, cfg
 from distill.core.options import Options
-from distill.core.paths import TINY, GaussianPath, Joint
+from distill.core.paths import TINY, GaussianPath, Joint, per_key
 from distill.core.prediction import Prediction
 from distill.core.rng import Rng
 from distill.core.roles import Role
@@ -28,14 +28,20 @@ def _uniform(path: GaussianPath, u: torch.Tensor, rho: float) -> torch.Tensor:
 
 def _karras(path: GaussianPath, u: torch.Tensor, rho: float) -> torch.Tensor:
     high, low = path.t_max ** (1 / rho), path.t_min ** (1 / rho)
-    return (high + u * (low - high)) ** rho
+    root: torch.Tensor = high + u * (low - high)
+    return root**rho
 
 
 def _logsnr(path: GaussianPath, u: torch.Tensor, rho: float) -> torch.Tensor:
-    fine = torch.linspace(path.t_max - 1e-4, max(path.t_min, 1e-4), 2001, dtype=torch.float64)
-    level = path.logsnr(fine)
-    place = torch.searchsorted(level, level[0] + u * (level[-1] - level[0])).clamp_max(len(fine) - 1)
-    return fine[place]
+    ends = torch.tensor([path.t_max - 1e-4, max(path.t_min, 1e-4)], dtype=torch.float64)
+    first, last = path.logsnr(ends)
+    level = first + u * (last - first)
+    high, low = (end.expand_as(u) for end in ends)
+    for _ in range(60):  # bisection: λ falls with t on every path
+        middle = (low + high) / 2
+        clean = path.logsnr(middle) > level
+        low, high = torch.where(clean, middle, low), torch.where(clean, high, middle)
+    return torch.lerp(low, high, 0.5)
 
 
 SPACINGS: dict[str, Callable[[GaussianPath, torch.Tensor, float], torch.Tensor]] = {
@@ -52,16 +58,19 @@ class Grid(Options):
     """Exponent of the Karras spacing."""
     shift: float = 1.0
     """Timestep shift t ← s t / (1 + (s−1) t) of flow models; 1 is none."""
+    low: float | None = None
+    """Lower end of the spacing; the path's t_min if None."""
     end: float | None = None
     """Last time; the path's t_min if None. Karras grids of diffusers append 0."""
 
-    def times(self, path: GaussianPath, steps: int) -> tuple[float, ...]:
+    def times(self, path: GaussianPath, steps: int) -> tuple[Any, ...]:
         """`steps` + 1 times from the path's t_max down; where modalities have paths of their own, one time for each."""
         if steps < 1:
             raise RecipeError(f"a sampler needs at least one step, not {steps}")
         if isinstance(path, Joint):
             grids = [self.times(member, steps) for member in path.paths.values()]
             return tuple(dict(zip(path.paths, row, strict=True)) for row in zip(*grids, strict=True))
+        path = path if self.low is None else path.model_copy(update={"t_min": self.low})
         points = steps if self.end is not None else steps + 1
         u = torch.linspace(0, 1, points, dtype=torch.float64) if points > 1 else torch.zeros(1, dtype=torch.float64)
         t = SPACINGS[self.spacing](path, u, self.rho)
@@ -95,6 +104,13 @@ def _line(t: Level, s: Level) -> Weights:
     return Weights(keep, (s.alpha - t.alpha * keep,))
 
 
+def _renoised(t: Level, low: Level, s: Level) -> Weights:
+    """The straight move to a level below s, then fresh noise up to s."""
+    line, scale = _line(t, low), s.alpha / low.alpha
+    fresh = max(0.0, s.sigma**2 - (scale * low.sigma) ** 2) ** 0.5
+    return Weights(scale * line.keep, (scale * line.pulls[0],), fresh)
+
+
 class DDIM(Options):
     """The straight move of a predicted x0 (Song et al. 2021); on EDM and flow paths it is Euler's method."""
 
@@ -126,9 +142,21 @@ class Consistency(Options):
         low = Level(path, max((1 - self.gamma) * times[n + 1], path.t_min)) if self.gamma < 1 else None
         if low is None:
             return Weights(0.0, (s.alpha,), s.sigma)
-        line, scale = _line(t, low), s.alpha / low.alpha
-        fresh = max(0.0, s.sigma**2 - (scale * low.sigma) ** 2) ** 0.5
-        return Weights(scale * line.keep, (scale * line.pulls[0],), fresh)
+        return _renoised(t, low, s)
+
+
+class Overshoot(Options):
+    """Jump two steps of the grid down and re-noise one up: the N-step stochastic sampler of a student of N/2 jumps.
+
+    Meng et al. 2023, arXiv:2210.03142, section 3.3; the last step is an ordinary jump.
+    """
+
+    name: Literal["overshoot"] = "overshoot"
+    evaluations: ClassVar[int] = 1
+
+    def weights(self, path: GaussianPath, times: tuple[float, ...], n: int) -> Weights:
+        t, s = Level(path, times[n]), Level(path, times[n + 1])
+        return _renoised(t, Level(path, times[n + 2]), s) if n + 2 < len(times) else _line(t, s)
 
 
 class DPM(Options):
@@ -158,7 +186,7 @@ class DPM(Options):
 
 
 class Heun(Options):
-    """Second-order Runge-Kutta on dx/dt (Karras et al. 2022, algorithm 1 without churn): two calls a step but the last."""
+    """Second-order Runge-Kutta on dx/dt (Karras et al. 2022, algorithm 1 without churn): two calls a step, the last one."""
 
     name: Literal["heun"] = "heun"
     evaluations: ClassVar[int] = 2
@@ -170,7 +198,7 @@ class Heun(Options):
 class Corrected(Options):
     """Any of the above with each prediction extrapolated along its last change: `D_k + λ_k (D_k − D_{k−1})`.
 
-    The λ are fitted to a teacher's roll-out (D-ODE: Kim et al. 2024, arXiv:2307.15913) and belong to one grid.
+    The λ are fitted to a teacher's roll-out (D-ODE: Kim et al. 2023, arXiv:2309.16421) and belong to one grid.
     """
 
     name: Literal["corrected"] = "corrected"
@@ -180,13 +208,19 @@ class Corrected(Options):
     evaluations: ClassVar[int] = 1
 
     def weights(self, path: GaussianPath, times: tuple[float, ...], n: int) -> Weights:
+        if len(self.factors) != len(times) - 1:
+            raise RecipeError(
+                f"the {len(self.factors)} factors were fitted to as many steps: sample with those, not with {len(times) - 1}"
+            )
+        if len(times) - 1 != len(self.factors):
+            raise RecipeError(f"this solver was fitted for {len(self.factors)} steps, not {len(times) - 1}: fit it again")
         base = self.base.weights(path, times, n)
         shift = self.factors[n] * base.pulls[0]
         pulls = (*base.pulls, 0.0) if len(base.pulls) == 1 else base.pulls
         return Weights(base.keep, (pulls[0] + shift, pulls[1] - shift, *pulls[2:]), base.fresh)
 
 
-Solver = Annotated[DDIM | Consistency | DPM | Heun | Corrected, Field(discriminator="name")]
+Solver = Annotated[DDIM | Consistency | Overshoot | DPM | Heun | Corrected, Field(discriminator="name")]
 
 
 # ---------------------------------------------------------------- roll-outs
@@ -232,18 +266,20 @@ def rollout(
         scalars: extra inputs of the network.
         cache: what every step attends to; a step's own entries come back in its prediction, and only there.
     """
-    solver, path, said = solver or DDIM(), role.denoiser.path, []
+    solver, path = solver or DDIM(), role.denoiser.path
+    said: list[Any] = []
     ask = {"cond": cond, "guidance": guidance, "cache": cache, **(scalars or {})}
     for n, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
         with torch.set_grad_enabled(n in attach and torch.is_grad_enabled()):
-            x = x if n in attach and n - 1 in attach else detach(x)
+            if not {n - 1, n} <= set(attach):
+                x, said = detach(x), [detach(x0) for x0 in said]
             free = free_first and n == 0
             prediction = _analytic(role, x, t) if free else role.predict(x, t, **ask)
             said = [prediction.x0, *said[:2]]
             following = _advance(solver, path, times, n, x, said, rng, stream)
-            if solver.evaluations == 2 and s > path.t_min + TINY and not free:
-                again = role.predict(following, s, **ask)
-                following = combine((1.0, x), ((s - t) / 2, prediction.velocity), ((s - t) / 2, again.velocity))
+            if solver.evaluations == 2 and n < len(times) - 2 and not free:
+                again, half = role.predict(following, s, **ask), per_key(lambda a, b: (b - a) / 2, t, s)
+                following = combine((1.0, x), (half, prediction.velocity), (half, again.velocity))
         replaced = yield Move(n, t, s, x, prediction, following)
         x = following if replaced is None else replaced
     return x
@@ -272,7 +308,8 @@ def _analytic(role: Role, x: State, t: float) -> Prediction:
     denoiser = role.denoiser
     time = denoiser.times(t, x)
     alpha, sigma = denoiser.path.alpha(time), denoiser.path.sigma(time)
-    return Prediction("eps", combine(((alpha**2 + sigma**2).rsqrt(), x)), x, time, denoiser.path)
+    scale = per_key(lambda a, s: (a**2 + s**2).rsqrt(), alpha, sigma)
+    return Prediction("eps", combine((scale, x)), x, time, denoiser.path)
 
 
 def finish(walk: Generator[Move, Any, Any]) -> Any:
@@ -307,7 +344,7 @@ class Sampler(Options):
         if self.times is None:
             return self.model_copy(update={"steps": steps})
         known = len(self.times)
-        if known % steps:
+        if steps < 1 or known % steps:
             fit = [n for n in range(1, known + 1) if known % n == 0]
             raise RecipeError(f"this student was trained at {known} times: sample it with {fit} steps, not {steps}")
         return self.model_copy(update={"times": self.times[:: known // steps], "steps": steps})
@@ -322,13 +359,12 @@ class Sampler(Options):
         """The roll-out from noise, step by step, without gradient."""
         path = role.denoiser.path
         times = self.grid_for(path)
-        guidance = None if self.guidance == 1 else cfg(self.guidance)
         ones = torch.ones(batch_size(noise), device=leaves(noise)[0].device)
         scalars = {name: value * ones for name, value in self.scalars.items()}
         start = path.prior(noise, times[0] if self.times else None)
         return rollout(
             role, start, times, solver=self.solver, cond=cond, rng=rng, stream="sample",
-            guidance=guidance, free_first=self.free_first, scalars=scalars,
+            guidance=cfg(self.guidance), free_first=self.free_first, scalars=scalars,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -339,6 +375,7 @@ class Sampler(Options):
     def calls(self, path: GaussianPath) -> int:
         """Network calls per sample."""
         steps = len(self.grid_for(path)) - 1
-        evaluations = steps * self.solver.evaluations - (self.solver.evaluations == 2)
-        return (evaluations - self.free_first) * (1 if self.guidance == 1 else 2)
+        called = range(1 if self.free_first else 0, steps)
+        evaluations = sum(self.solver.evaluations if n < steps - 1 else 1 for n in called)
+        return evaluations * cfg(self.guidance).calls
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import torch
@@ -28,7 +29,8 @@ class Ragged:
 
     def split(self) -> tuple[Tensor, ...]:
         """The samples one by one: B tensors [n_i, ...]."""
-        return self.values.split(self.lengths.tolist())
+        parts: tuple[Tensor, ...] = torch.split(self.values, self.lengths.tolist())
+        return parts
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def tree_map(fn: Callable[..., Tensor], state: State, *others: State) -> Any:
         return fn(state, *others)
     if isinstance(state, Mapping):
         return {key: tree_map(fn, state[key], *(other[key] for other in others)) for key in state}  # type: ignore[index]
-    return replace(state, values=fn(state.values, *(other.values for other in others)))  # type: ignore[union-attr]
+    return replace(state, values=fn(state.values, *(other.values for other in others)))
 
 
 def expand(coefficient: Coefficient, like: State) -> Any:
@@ -75,7 +77,7 @@ def expand(coefficient: Coefficient, like: State) -> Any:
 
 
 def combine(*terms: tuple[Coefficient, State]) -> Any:
-    """`Σ coefficient · state`, every coefficient broadcast over its state."""
+    """`Σ coefficient · state`, every coefficient broadcast over its state; the sum has the states' dtype."""
     coefficients = [coefficient for coefficient, _ in terms]
     return _combine(coefficients, [state for _, state in terms])
 
@@ -89,6 +91,8 @@ def _combine(coefficients: Sequence[Any], states: Sequence[State]) -> Any:
     total = scaled[0]
     for term in scaled[1:]:
         total = total + term
+    dtype = reduce(torch.promote_types, [leaves(state)[0].dtype for state in states])
+    total = total.to(dtype) if dtype.is_floating_point else total
     return total if isinstance(first, Tensor) else replace(first, values=total)
 
 

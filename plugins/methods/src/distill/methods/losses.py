@@ -35,6 +35,7 @@ WEIGHTS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
     "truncated-snr": lambda a, s, d: ((a / s) ** 2).clamp_min(1),
     "snr+1": lambda a, s, d: (a / s) ** 2 + 1,
     "alpha": lambda a, s, d: a,
+    "alpha-squared": lambda a, s, d: a**2,
     "edm": lambda a, s, d: (s**2 + d**2) / (s * d) ** 2,
 }
 """Weight of a squared x0 error at a noise level, from α, σ and the data's standard deviation."""
@@ -240,6 +241,32 @@ class MatchState(Loss):
         return {"match_state": distance(self.metric, event.x, event.targets[self.target])}
 
 
+class TeacherTarget(Loss):
+    """Regression of a sample to what a teacher makes of it after re-noising (ADD, arXiv:2311.17042, eq. 4)."""
+
+    teacher: str = "teacher"
+    """Role that answers; no gradient runs through it."""
+    times: Times = UniformTimes(low=0.02, high=0.98)
+    """Noise levels."""
+    guidance: float = 1.0
+    """w of the teacher's guidance."""
+    level: str = "alpha"
+    """Weight of a noise level (see WEIGHTS)."""
+    metric: Literal["l2", "l1", "huber"] = "l2"
+    """Discrepancy."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("student", self.teacher)
+
+    def terms(self, event: Event, ctx: Context) -> Terms:
+        with torch.no_grad():
+            x_t, t = renoised(event, ctx, self.teacher, self.times, "teacher_target")
+            said = ctx.roles[self.teacher].predict(x_t, t, event.cond, guidance=guidance_of(self.guidance))
+            target, level = said.x0, level_weight(self.level, said)
+        return {"teacher_target": distance(self.metric, event.x, target, level)}
+
+
 # ---------------------------------------------------------------- adversarial
 
 GENERATOR: dict[str, Callable[[Tensor], Tensor]] = {"softplus": lambda q: softplus(-q), "hinge": lambda q: -q}
@@ -258,6 +285,8 @@ class _Adversarial(Loss):
     """Non-saturating or hinge."""
     times: Times | None = UniformTimes()
     """Noise levels of what the discriminator sees; None for clean states."""
+    conditional: bool = False
+    """Tell the heads the time and the conditions too (projection heads)."""
 
     def noised(self, x: State, ctx: Context, name: str) -> tuple[Any, Tensor | None]:
         """The state as the discriminator sees it, and its time."""
@@ -267,16 +296,23 @@ class _Adversarial(Loss):
         t = self.times.draw(path, tree.batch_size(x), ctx.rng, f"{name}/time")
         return path.noised(x, ctx.rng.normal_like(x, stream=f"{name}/noise"), t), t
 
-    def opinion(self, x: State, t: Tensor | None, event: Event, ctx: Context) -> Tensor:
-        """One logit per sample, averaged over the heads: [B]."""
-        heads = ctx.roles[self.heads]
+    def look(self, x: State, t: Tensor | None, event: Event, ctx: Context) -> Any:
+        """What the heads get: a role's hidden features of the state, or the state itself."""
         if not self.features:
-            logit: Tensor = heads(x)
-            return logit
+            return x
         role = ctx.roles[self.features]
-        seen = role.predict(x, role.denoiser.path.t_min if t is None else t, event.cond, taps=role.denoiser.taps)
-        logit = heads(seen.features)
-        return logit
+        time = role.denoiser.path.t_min if t is None else t
+        return role.predict(x, time, event.cond, taps=role.denoiser.taps).features
+
+    def judge(self, seen: Any, t: Tensor | None, event: Event, ctx: Context) -> Tensor:
+        """Logits of what was seen: [B], or [B, K] of K heads or places."""
+        heads = ctx.roles[self.heads]
+        logits: Tensor = heads(seen, t, event.cond) if self.conditional else heads(seen)
+        return logits
+
+    def opinion(self, x: State, t: Tensor | None, event: Event, ctx: Context) -> Tensor:
+        """Logits of a state: [B] or [B, K]."""
+        return self.judge(self.look(x, t, event, ctx), t, event, ctx)
 
 
 class AdversarialGenerator(_Adversarial):
@@ -288,7 +324,7 @@ class AdversarialGenerator(_Adversarial):
 
     def terms(self, event: Event, ctx: Context) -> Terms:
         x_t, t = self.noised(event.x, ctx, "adversarial/generator")
-        return {"adversarial": GENERATOR[self.form](self.opinion(x_t, t, event, ctx))}
+        return {"adversarial": tree.mean(GENERATOR[self.form](self.opinion(x_t, t, event, ctx)))}
 
 
 class AdversarialDiscriminator(_Adversarial):
@@ -298,6 +334,8 @@ class AdversarialDiscriminator(_Adversarial):
     """Move the feature network too (DMD2); off where the features are a frozen teacher's (LADD)."""
     r1: float = 0.0
     """Weight of the approximate R1 penalty `‖Q(x) − Q(x + 0.1 ε)‖²` on real states (Lin et al. 2025, APT)."""
+    feature_r1: float = 0.0
+    """Weight of the exact R1 penalty on what the heads get of real states (ADD, arXiv:2311.17042, eq. 3)."""
 
     @property
     def moves(self) -> tuple[str, ...]:
@@ -305,10 +343,26 @@ class AdversarialDiscriminator(_Adversarial):
 
     def terms(self, event: Event, ctx: Context) -> Terms:
         real, t = self.noised(event.targets["real"], ctx, "adversarial/real")
-        on_real = self.opinion(real, t, event, ctx)
-        on_fake = self.opinion(*self.noised(tree.detach(event.x), ctx, "adversarial/fake"), event, ctx)
-        terms = {"discriminator": DISCRIMINATOR[self.form](on_real, on_fake)}
+        with torch.set_grad_enabled(self.train_features):
+            seen = self.look(real, t, event, ctx)
+        on_real = self.judge(seen, t, event, ctx)
+        on_fake = self._on_fake(event, ctx)
+        terms = {"discriminator": tree.mean(DISCRIMINATOR[self.form](on_real, on_fake))}
         if self.r1:
             near = tree.combine((1.0, real), (0.1, ctx.rng.normal_like(real, stream="adversarial/r1")))
-            terms["r1"] = self.r1 * (on_real - self.opinion(near, t, event, ctx)) ** 2
+            terms["r1"] = self.r1 * tree.mean((on_real - self.opinion(near, t, event, ctx)) ** 2)
+        if self.feature_r1:
+            terms["feature_r1"] = self.feature_r1 * self._steepness(seen, t, event, ctx)
         return terms
+
+    def _on_fake(self, event: Event, ctx: Context) -> Tensor:
+        x_t, t = self.noised(tree.detach(event.x), ctx, "adversarial/fake")
+        with torch.set_grad_enabled(self.train_features):
+            seen = self.look(x_t, t, event, ctx)
+        return self.judge(seen, t, event, ctx)
+
+    def _steepness(self, seen: Any, t: Tensor | None, event: Event, ctx: Context) -> Tensor:
+        seen = tree.tree_map(lambda feature: feature.detach().requires_grad_(), seen)
+        logits = self.judge(seen, t, event, ctx)
+        slopes = torch.autograd.grad(logits.sum(), tree.leaves(seen), create_graph=True)
+        return torch.stack([tree.per_sample(slope**2)[0] for slope in slopes]).sum(0)

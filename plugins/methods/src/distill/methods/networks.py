@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from distill.core import Builder, Denoiser, HeadBuilder, Roles
+from distill.core import Builder, Denoiser, GaussianPath, HeadBuilder, Roles
 from distill.core.paths import PATHS
 from torch import Tensor, nn
 
@@ -110,8 +110,84 @@ class FeatureHeads(HeadBuilder):
     hidden: int = 64
     """Units of each head."""
 
-    def build(self, roles: Roles) -> nn.Module:
+    def widths(self, roles: Roles) -> dict[str, int]:
+        """Channels of each tapped feature."""
         role = roles[self.features]
         x, t, cond = role.denoiser.example()
         features = role.ask(x, t, cond, taps=role.denoiser.taps).features
-        return Heads({name: tokens(value).shape[2] for name, value in features.items()}, self.hidden)
+        return {name: tokens(value).shape[2] for name, value in features.items()}
+
+    def build(self, roles: Roles) -> nn.Module:
+        return Heads(self.widths(roles), self.hidden)
+
+
+class Projection(nn.Module):
+    """Heads that know the noise level and a condition (projection: Miyato & Koyama 2018, arXiv:1802.05637).
+
+    One logit per head and token: [B, K].
+    """
+
+    def __init__(self, widths: Mapping[str, int], hidden: int, time: nn.Module | None, condition: nn.Module | None) -> None:
+        super().__init__()
+        self.names, self.time, self.condition = list(widths), time, condition
+        self.trunks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
+            for width in widths.values()
+        )
+        self.outlets = nn.ModuleList(nn.Linear(hidden, 1) for _ in widths)
+
+    def forward(self, features: Mapping[str, Tensor], t: Tensor, cond: Mapping[str, Any]) -> Tensor:
+        parts = ([self.time(t)] if self.time else []) + ([self.condition(cond)] if self.condition else [])
+        direction = torch.stack(parts).sum(0)[:, None] if parts else None
+        hidden = [trunk(tokens(features[name])) for name, trunk in zip(self.names, self.trunks, strict=True)]
+        said = [self._logits(*pair, direction) for pair in zip(hidden, self.outlets, strict=True)]
+        return torch.cat(said, 1)
+
+    def _logits(self, hidden: Tensor, outlet: nn.Module, direction: Tensor | None) -> Tensor:
+        logits: Tensor = outlet(hidden)[..., 0]
+        return logits if direction is None else logits + (hidden * direction).sum(-1) / hidden.shape[-1] ** 0.5
+
+
+class LevelEmbedding(nn.Module):
+    """A path's times [B] embedded as its networks see them: [B, width]."""
+
+    def __init__(self, width: int, path: GaussianPath) -> None:
+        super().__init__()
+        ends = path.native(torch.tensor([path.t_min, path.t_max]))
+        self.path, self.embedding = path, TimeEmbedding(width, 2 / max(float(abs(ends[1] - ends[0])), 1e-6))
+
+    def forward(self, t: Tensor) -> Tensor:
+        out: Tensor = self.embedding(self.path.native(t))
+        return out
+
+
+class ConditionEmbedding(nn.Module):
+    """One named condition as a vector: a label by a table, vectors [B, (N,) C] by their mean and a projection."""
+
+    def __init__(self, name: str, null: Any, width: int) -> None:
+        super().__init__()
+        null = torch.as_tensor(null)
+        self.name, self.table = name, not null.is_floating_point()
+        self.layer = nn.Embedding(int(null.max()) + 1, width) if self.table else nn.Linear(null.shape[-1], width)
+
+    def forward(self, cond: Mapping[str, Any]) -> Tensor:
+        value = cond[self.name]
+        out: Tensor = self.layer(value if self.table else tokens(value).mean(1))
+        return out
+
+
+class ProjectionHeads(FeatureHeads):
+    """Heads on another role's features, one per tap, that are told the noise level and a condition."""
+
+    features: str = "teacher"
+    """Role whose features are looked at."""
+    timed: bool = True
+    """Tell them the noise level."""
+    condition: str = ""
+    """Name of the condition that they are told, as the teacher knows it; none if empty."""
+
+    def build(self, roles: Roles) -> nn.Module:
+        null = roles["teacher"].denoiser.null
+        time = LevelEmbedding(self.hidden, roles[self.features].denoiser.path) if self.timed else None
+        told = ConditionEmbedding(self.condition, null[self.condition], self.hidden) if self.condition else None
+        return Projection(self.widths(roles), self.hidden, time, told)

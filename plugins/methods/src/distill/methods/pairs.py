@@ -91,7 +91,7 @@ class Paired(Trajectory):
         role, time = ctx.roles[self.generate.role], self.generate.times[0]
         for event in self.generate.events(batch, ctx, attached=attached):
             noise, end, cond = recall(batch.size, ctx)
-            start = tree.combine((float(role.denoiser.path.sigma(torch.tensor(time))), noise))
+            start = role.denoiser.path.prior(noise, time)
             with torch.set_grad_enabled(attached):
                 answer = ctx.through_lens(role.predict(start, time, cond).x0)
                 x = tree.concatenate([event.x, answer]) if self.joined else event.x

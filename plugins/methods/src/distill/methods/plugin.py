@@ -79,4 +79,5 @@ def distill_methods() -> Sequence[Component]:
             target="distill.methods.papers.denoising:Denoising",
             paper="2206.00364",
         ),
+        _method("dmd2", "Distribution matching without pairs, on two time scales, with a GAN", "DMD2", "2405.14867"),
     ]

@@ -7,17 +7,32 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from distill.core import Denoiser, Engine, Method, Mixture, Rng, Role, Sampler, Samples
+from distill.core import Denoiser, Engine, Method, Mixture, Optimiser, Rng, Role, Sampler, Samples
 from distill.core.paths import PATHS
 from torch import Tensor
 
 from distill.methods import toys
+from distill.methods.losses import Denoise, ScoreDifference
 from distill.methods.networks import MLPDenoiser
 from distill.methods.times import KarrasTimes
 
 SHARES = (0.2,) * 4 + (0.05,) * 4
 RANGE = {"t_min": 0.02, "t_max": 10.0}
 ONE_STEP = 2.5
+OPTIMISERS: dict[str, Any] = {
+    "student_optimiser": Optimiser(lr=5e-4, betas=(0, 0.999), schedule="cosine"),
+    "critic_optimiser": Optimiser(lr=1e-3, betas=(0, 0.999)),
+}
+LOSSES: dict[str, Any] = {
+    "score": ScoreDifference(times=KarrasTimes(low=0.1, high=0.8)),
+    "critic": Denoise(view="x0", level="edm", times=KarrasTimes(high=0.8)),
+}
+SETTINGS = {
+    "world": "Ring-8: 8 Gaussians, radius 0.7, std 0.06, shares 4 x 0.2 and 4 x 0.05, exact teacher, VE path",
+    "network": "perceptron 3 x 128 with EDM preconditioning, fitted to data for 800 steps",
+    "training": "batch 256, Adam with first moment 0, rates 5e-4 (student, cosine) and 1e-3 (critic)",
+    "measured on": "4000 samples",
+}
 
 
 def teacher(shares: tuple[float, ...] = SHARES, path: str = "karras", span: Mapping[str, float] = RANGE) -> Mixture:

@@ -32,6 +32,8 @@ class NoisedData(Trajectory):
     """Extra inputs of the student, drawn uniformly per sample between two values."""
     role: str = "student"
     """Who predicts."""
+    pure_end: bool = False
+    """At the path's last time the state is noise alone, as in sampling, even where the path keeps some of the data."""
 
     @property
     def moves(self) -> tuple[str, ...]:
@@ -43,6 +45,8 @@ class NoisedData(Trajectory):
         t = self.times.draw(path, size, ctx.rng, "data/time")
         noise = batch.noise(ctx.rng, "data/noise")
         x_t = path.noised(batch.data, noise, t)
+        if self.pure_end:
+            x_t = tree.where(t >= path.t_max, path.prior(noise), x_t)
         scalars = draw_scalars(self.scalars, size, ctx)
         with torch.set_grad_enabled(attached):
             prediction = role.predict(x_t, t, batch.cond, **scalars)
@@ -60,6 +64,8 @@ class Generate(Trajectory):
 
     times: tuple[float, ...] = (1.0,)
     """The student's times, descending, as in its sampler."""
+    shares: tuple[float, ...] = ()
+    """Probability of each time to be the one that is learnt at; equal if empty."""
     solver: Solver = Consistency()
     """How it moves between them."""
     role: str = "student"
@@ -73,7 +79,8 @@ class Generate(Trajectory):
         role = ctx.roles[self.role]
         path = role.denoiser.path
         noise = batch.noise(ctx.rng, "generate/noise")
-        k = ctx.rng.choice(len(self.times), stream="generate/step") if len(self.times) > 1 else 0
+        one = len(self.times) == 1
+        k = 0 if one else ctx.rng.choice(len(self.times), shares=self.shares, stream="generate/step")
         start = path.prior(noise, self.times[0])
         walk = rollout(
             role, start, (*self.times, path.t_min), solver=self.solver, cond=batch.cond, rng=ctx.rng,

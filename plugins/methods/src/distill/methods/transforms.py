@@ -45,6 +45,9 @@ class LoRA(Transform):
 
         @contextmanager
         def scope() -> Iterator[None]:
+            # peft freezes whatever adapter is off, those of other roles included, whose graphs may still be waiting
+            adapters = [p for other in roles.values() for p in (other.own or {}).values()]
+            learning = [p.requires_grad for p in adapters]
             for layer in layers:
                 layer.enable_adapters(True)
                 layer.set_adapter([name])
@@ -52,6 +55,8 @@ class LoRA(Transform):
                 yield
             finally:
                 off()
+                for parameter, learns in zip(adapters, learning, strict=True):
+                    parameter.requires_grad_(learns)
 
         off()
         role.scope, role.own = scope, mine

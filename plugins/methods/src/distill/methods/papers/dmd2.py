@@ -21,6 +21,8 @@ class DMD2(Method):
 
     times: tuple[float, ...] = (1.0,)
     """The student's times, descending; one is a one-step student."""
+    shares: tuple[float, ...] = ()
+    """Probability of each time to be the one that is learnt at; equal if empty."""
     critic_updates: int = 5
     """Updates of critic and discriminator per update of the student."""
     score: ScoreDifference = ScoreDifference()
@@ -49,7 +51,7 @@ class DMD2(Method):
         return roles
 
     def plan(self, teacher: Any) -> Plan:
-        events, gan = Generate(times=self.times), bool(self.generator.weight)
+        events, gan = Generate(times=self.times, shares=self.shares), bool(self.generator.weight)
         students = (self.score, self.generator) if gan else (self.score,)
         critics = (self.critic, self.discriminator) if gan else (self.critic,)
         updates = [Update(trajectory=events, loss=loss, every=self.critic_updates) for loss in students]

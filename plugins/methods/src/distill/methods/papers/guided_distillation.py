@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from distill.core import Context, Copy, Event, Loss, Method, Optimiser, Phase, Plan, RoleSpec, Terms, Update, cfg
+from distill.core.sampling import Overshoot
 
 from distill.methods.losses import distance, level_weight
 from distill.methods.papers.progressive_distillation import PREVIOUS, jumps, stages
@@ -13,7 +14,7 @@ from distill.methods.transforms import ScalarInput
 
 
 class MatchGuided(Loss):
-    """The student's one call against the teacher's two, `p(∅) + w (p(c) − p(∅))` (arXiv:2210.03142, eq. 5).
+    """The student's one call against the teacher's two, `p(∅) + w (p(c) − p(∅))` (arXiv:2210.03142).
 
     w is the event's extra input `w`, one per sample, or a number where the student has no such input.
     """
@@ -31,8 +32,8 @@ class MatchGuided(Loss):
         assert event.prediction is not None
         guidance = cfg(event.scalars.get("w", self.w))
         target = ctx.roles["teacher"].ask(event.x_t, event.t, event.cond, guidance=guidance).x0
-        error = distance("l2", event.prediction.x0, target)
-        return {"cfg_match": level_weight(self.level, event.prediction) * error}
+        level = level_weight(self.level, event.prediction)
+        return {"cfg_match": distance("l2", event.prediction.x0, target, level)}
 
 
 class GuidedDistillation(Method):
@@ -54,6 +55,8 @@ class GuidedDistillation(Method):
     """Learning rate, annealed to 0 in every phase."""
     sample_w: float = 3.0
     """Guidance weight that the student is sampled with when nothing else is said."""
+    stochastic: bool = False
+    """Sample with twice as many calls, each two steps down and one re-noised up, instead of plain jumps."""
 
     def roles(self) -> dict[str, RoleSpec]:
         w_input = ScalarInput(name="w", scale=1 / self.w[1])
@@ -72,4 +75,6 @@ class GuidedDistillation(Method):
             self.start, self.end, self.steps - self.match_steps, lr=self.lr, level="truncated-snr",
             first="previous", scalars=inputs,
         )  # fmt: skip
-        return Plan(phases=(match, *halving), sampler=jumps(self.end, w=self.sample_w))
+        sampler = jumps(self.end, w=self.sample_w)
+        overshoot = sampler.model_copy(update={"steps": 2 * self.end, "solver": Overshoot()})
+        return Plan(phases=(match, *halving), sampler=overshoot if self.stochastic else sampler)

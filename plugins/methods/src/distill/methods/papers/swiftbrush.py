@@ -26,7 +26,7 @@ class SwiftBrush(Method):
         units="eps", times=UniformTimes(low=0.02, high=0.98), guidance=4.5, critic_guidance=4.5
     )
     """σ² (ε_teacher − ε_critic), guidance on both."""
-    critic: Denoise = Denoise(view="eps", level="alpha²", drop=0.1)
+    critic: Denoise = Denoise(view="eps", level="alpha-squared", drop=0.1)
     """α² times the squared error of the noise."""
     adapter: LoRA = LoRA(rank=64, alpha=108)
     """The critic's adapter on the teacher."""
