@@ -55,7 +55,7 @@ def ring() -> Mixture:
 
 
 def source(dataset: Samples | None, start: int) -> Iterator[Batch]:
-    """Batches from number `start` on. Without a dataset they hold only their size and the shape of a sample."""
+    """Batches from number `start` on; without a dataset they hold only a size and the shape of a sample."""
     return batches(dataset, 256, start=start, shape=(2,))
 
 
@@ -78,11 +78,12 @@ def fitted(data: Samples, steps: int) -> Denoiser:
 
 
 def distilled(teacher: Mixture, start: Denoiser, steps: int) -> Role:
-    """DMD without pairs: the student moves along the difference of two scores, the critic follows the student.
+    """DMD without pairs: the student moves along the difference of two scores, the critic follows it.
 
     Each update names a trajectory (where events come from) and a loss (what is minimised). A loss names the
-    roles that it moves, and the engine lets gradient into no other. Consecutive updates with an equal trajectory
-    share its events: the critic learns from the samples that move the student, and four times as often.
+    roles that it moves, and the engine lets gradient into no other. Consecutive updates with an equal
+    trajectory share its events: the critic learns from the samples that move the student, and four times as
+    often as the student moves.
     """
     roles = Roles(
         {

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import torch
 
 from distill.core.discovery import Source, discover
 from distill.core.registry import Registry, default_registry
+
+torch.set_num_threads(1)
 
 PLUGIN = """
 from distill.core.hookspecs import Component, hookimpl

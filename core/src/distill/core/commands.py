@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from distill.core import checkpoint, report
 from distill.core.claims import Claim
@@ -20,10 +21,12 @@ from distill.core.errors import CheckpointError, ClaimFailed, RecipeError
 from distill.core.recipe import Recipe, Resolver, Source, dump, load_recipe
 from distill.core.registry import Entry, Registry, default_registry
 from distill.core.roles import Role
-from distill.core.run import Run, metrics_of, open_run, prepare
+from distill.core.run import Run, checkpoint_of, is_folder, metrics_of, open_run, prepare
 from distill.core.sampling import Sampler
 
 console = Console()
+GRADIENT = "_grad_norm"
+"""How the engine's metrics end that are no losses."""
 
 # ---------------------------------------------------------------- train
 
@@ -35,6 +38,7 @@ class Journal:
         self.run, self.folder, self.progress = run, folder, progress
         self.bar = progress.add_task("training", total=run.plan.steps, losses="")
         self.file: Any = None
+        self.losses: Metrics = {}
 
     def begin(self, engine: Engine) -> None:
         """Open the journal at the engine's step; lines beyond it belong to what a crash undid."""
@@ -50,8 +54,9 @@ class Journal:
         if not engine.accelerator.is_main_process:
             return
         self.file.write(json.dumps({"step": engine.step, **metrics}) + "\n")
-        losses = "  ".join(f"{name} {value:.3g}" for name, value in metrics.items())
-        self.progress.update(self.bar, completed=engine.step, losses=losses)
+        self.losses |= {name: value for name, value in metrics.items() if not name.endswith(GRADIENT)}
+        told = "  ".join(f"{name} {value:.3g}" for name, value in list(self.losses.items())[:3])
+        self.progress.update(self.bar, completed=engine.step, losses=told)
         if self.run.recipe.trackers:
             engine.accelerator.log(metrics, step=engine.step)
         if self.run.recipe.preview_every and engine.step % self.run.recipe.preview_every == 0:
@@ -65,10 +70,11 @@ class Journal:
 
 
 def progress_bar() -> Progress:
-    """A bar with steps, time left and the losses."""
+    """A bar with steps and time left; the losses take what is left of the line, and never more."""
+    losses = TextColumn("{task.fields[losses]}", style="dim", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
     return Progress(
-        TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[losses]}", style="dim"), console=console,
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)), BarColumn(bar_width=16),
+        MofNCompleteColumn(), TimeRemainingColumn(), losses, console=console, expand=True,
     )  # fmt: skip
 
 
@@ -83,40 +89,46 @@ def train(
 ) -> None:
     """Train what a recipe says, into a run folder."""
     values, source = load_recipe(recipe, overrides)
+    folder = out or Path("runs") / recipe.stem
+    start = None if dry_run else _start(folder, resume, resume_from)
     run = prepare(values, source, default_registry())
     if dry_run:
+        run.probe()
         describe(run)
         return
-    folder = out or Path("runs") / recipe.stem
-    start = _start(folder, resume or resume_from is not None, resume_from)
     fit(run, folder, start, anyway=resume_anyway)
     if run.metrics and run.dataset is not None:
         evaluate(folder, "", 1000)
 
 
 def _start(folder: Path, resume: bool, step: str | None) -> Path | None:
-    steps = checkpoint.steps(folder / "checkpoints")
+    """The checkpoint to go on from, if any; a folder in use is refused before anything is built."""
+    if folder.exists() and not folder.is_dir():
+        raise RecipeError(f"{folder} is a file, and a run needs a folder: choose another with --out")
+    if step is not None:
+        return checkpoint_of(folder, step)
+    if not checkpoint.steps(folder / "checkpoints"):
+        return None
     if not resume:
-        if steps:
-            raise RecipeError(f"{folder} holds a run already: go on with --resume, or choose another folder with --out")
-        return None
-    if step is None and not steps:
-        return None
-    return folder / "checkpoints" / (step or f"step-{steps[-1]}")
+        raise RecipeError(f"{folder} holds a run already: go on with --resume, or choose another folder with --out")
+    return checkpoint_of(folder)
 
 
 def fit(run: Run, folder: Path, start: Path | None = None, *, anyway: bool = False) -> Engine:
     """Train a prepared run in a folder, from the beginning or from a checkpoint."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with progress_bar() as progress:
-        journal = Journal(run, folder, progress)
-        engine = run.engine(folder, on_step=journal)
-        if start is not None:
-            if anyway:
-                engine.identity = checkpoint.read(start)[1]["identity"]
-            engine.resume(start)
+    progress = progress_bar()
+    journal = Journal(run, folder, progress)
+    engine = run.engine(folder, on_step=journal)
+    progress.disable = not engine.accelerator.is_main_process
+    run.probe()
+    if start is not None:
+        if anyway:
+            engine.identity = checkpoint.read(start)[1]["identity"]
+        engine.resume(start)
+    with progress:
         if engine.accelerator.is_main_process:
-            (folder / "recipe.yaml").write_text(dump(run.recipe))
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "recipe.yaml").write_text(dump(run.recipe), encoding="utf-8")
             (folder / "versions.json").write_text(json.dumps(run.versions, indent=1) + "\n")
             journal.begin(engine)
         engine.run()
@@ -124,9 +136,8 @@ def fit(run: Run, folder: Path, start: Path | None = None, *, anyway: bool = Fal
             journal.end(engine)
     run.sampler = engine.sampler
     if engine.accelerator.is_main_process:
-        pictures = preview(run, run.result, engine.sampler, folder / "previews" / f"step-{engine.step}.png")
-        write_report(folder, run, pictures=[(path, "samples of the student") for path in pictures])
-        console.print(f"run: {folder}   report: {folder / 'report.html'}")
+        preview(run, run.result, engine.sampler, folder / "previews" / f"step-{engine.step}.png")
+        console.print(f"run: {folder}   report: {write_report(folder, run)}", soft_wrap=True)
     return engine
 
 
@@ -140,15 +151,15 @@ def preview(run: Run, role: Role, sampler: Sampler, path: Path, n: int = 40) -> 
 
 def describe(run: Run) -> None:
     """Print the plan, and what each role costs."""
-    plan = Table("phase", "iterations", "trajectory", "loss", "moves", "every")
+    plan = plain_table("phase", "iterations", "trajectory", "loss", "moves", "every")
     for phase in run.plan.phases:
         for update in phase.updates:
-            moves = ", ".join(update.loss.moves)
+            moves = "\n".join(update.loss.moves)
             names = type(update.trajectory).__name__, type(update.loss).__name__
-            plan.add_row(phase.name, str(phase.steps), *names, moves, str(update.every))
+            plan.add_row(phase.name, f"{phase.steps:,}", *names, moves, str(update.every))
         if phase.fit is not None:
             plan.add_row(phase.name, "fit", type(phase.fit).__name__, "", "", "")
-    cost = Table("role", "parameters", "own", "moved", "MiB weights", "MiB gradients + AdamW")
+    cost = plain_table("role", "parameters", "own", "trained", "weights, MiB", "gradients and AdamW, MiB")
     moved, seen = run.plan.changed(), set[int]()
     for name, role in run.roles.items():
         total, own = sum(p.numel() for p in role.module.parameters()), sum(p.numel() for p in role.parameters())
@@ -160,15 +171,22 @@ def describe(run: Run) -> None:
     console.print(plan, cost)
 
 
+def plain_table(first: str, *names: str, title: str | None = None) -> Table:
+    """Columns under a line of headings, which wrap before anything else does."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title=title, title_justify="left")
+    table.add_column(first, no_wrap=True, vertical="bottom")
+    for words in (name.replace("-", " ") for name in names):
+        table.add_column(words, vertical="bottom", min_width=max(map(len, words.split())))
+    return table
+
+
 # ---------------------------------------------------------------- sample, eval, compare
 
 
 def _open(source: str) -> Run:
-    folder, registry = Path(source), default_registry()
-    if (folder / "recipe.yaml").exists():
-        return open_run(folder, registry)
-    if folder.is_dir():
-        raise CheckpointError(f"{folder} is no run: it has no recipe.yaml")
+    registry = default_registry()
+    if is_folder(source, registry):
+        return open_run(Path(source), registry)
     return prepare(Recipe(method="frozen", teacher=source), Source(source), registry)
 
 
@@ -178,15 +196,20 @@ def sample(
 ) -> None:  # fmt: skip
     """Draw samples from a run's student or from a model, and write them in their modality's format."""
     run = _open(source)
-    role = run.roles[run.plan.result if run.plan.result in run.roles else "teacher"]
     sampler = run.sampler.with_steps(steps)
-    samples = run.draw(role, sampler, n, seed=seed, cond=_conditions(run, cond, n, seed))
     if run.modality is None:
         raise RecipeError(f"{source} has no modality that could write samples; its denoiser names none")
-    out.mkdir(parents=True, exist_ok=True)
+    given = _conditions(run, cond, n, seed)
+    try:
+        samples = run.draw(run.result, sampler, n, seed=seed, cond=given)
+    except IndexError as error:
+        raise RecipeError(f"{source} does not know {', '.join(cond)}: {error}") from error
     files = run.modality.write(samples, out)
-    grid = run.modality.preview(samples, out / "grid.png")
-    console.print(f"{len(files)} samples in {out}, all in one picture: {grid}; {sampler.calls(role.denoiser.path)} calls each")
+    grid, calls = run.modality.preview(samples, out / "grid.png"), sampler.calls(run.result.denoiser.path)
+    made = f"{len(files)} samples" if len(files) > 1 else "1 sample"
+    console.print(
+        f"{made} in {out}, {calls} call{'s' if calls > 1 else ''} each; all in one picture: {grid}", soft_wrap=True
+    )
 
 
 def _conditions(run: Run, given: Sequence[str], n: int, seed: int) -> dict[str, Any]:
@@ -195,6 +218,8 @@ def _conditions(run: Run, given: Sequence[str], n: int, seed: int) -> dict[str, 
     cond = run.conditions(n, seed)
     for text in given:
         name, _, value = text.partition("=")
+        if name not in cond:
+            raise RecipeError(f"there is no condition '{name}'; known: {', '.join(cond) or 'none'}")
         try:
             cond[name] = torch.full((n,), json.loads(value))
         except (ValueError, TypeError) as error:
@@ -211,18 +236,23 @@ def measure(run: Run, role: Role, sampler: Sampler, n: int, metrics: Mapping[str
     seconds = time.perf_counter() - started
     reference = run.reference()
     values = {name: metric.measure(samples, reference, cond) for name, metric in metrics.items()}
-    return values | {"calls": sampler.calls(role.denoiser.path), "ms per sample": 1000 * seconds / n}
+    return values | {"calls": sampler.calls(role.denoiser.path), "ms/sample": 1000 * seconds / n}
 
 
 def evaluate(run: Path, metrics: str = "", n: int = 1000) -> None:
     """Measure a run's student at its own number of steps and at fewer; written to metrics.json in the run."""
     opened = open_run(run, default_registry())
     chosen = _metrics(opened, metrics)
-    rows = {f"student, {s} steps": measure(opened, opened.result, opened.sampler.with_steps(s), n, chosen)
+    rows = {way("student", s): measure(opened, opened.result, opened.sampler.with_steps(s), n, chosen)
             for s in _fewer(opened.sampler)}  # fmt: skip
     (run / "metrics.json").write_text(json.dumps(rows, indent=1) + "\n")
     console.print(result_table(rows))
-    write_report(run, opened, rows=rows)
+    write_report(run, opened)
+
+
+def way(role: str, steps: int) -> str:
+    """What a row of results is called."""
+    return f"{role}, {steps} step{'s' if steps > 1 else ''}"
 
 
 def _fewer(sampler: Sampler) -> list[int]:
@@ -243,7 +273,7 @@ def _metrics(run: Run, names: str) -> dict[str, Metric]:
 def result_table(rows: Mapping[str, Mapping[str, float]]) -> Table:
     """Named rows of numbers for the terminal."""
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    table = Table("", *names)
+    table = plain_table("", *names)
     for name, row in rows.items():
         table.add_row(name, *(_number(row[key]) if key in row else "" for key in names))
     return table
@@ -253,25 +283,32 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"
 
 
-def write_report(
-    folder: Path,
-    run: Run,
-    *,
-    rows: Mapping[str, Mapping[str, float]] | None = None,
-    pictures: Sequence[tuple[Path, str]] = (),
-) -> Path:
+def write_report(folder: Path, run: Run, pictures: Sequence[tuple[Path, str]] = ()) -> Path:
     """report.html of a run: results, pictures, curves, recipe."""
-    shown = list(pictures) or [(p, p.stem) for p in sorted((folder / "previews").glob("*.png"))[-4:]]
-    found = json.loads((folder / "metrics.json").read_text()) if (folder / "metrics.json").exists() else {}
-    sections = [_results(rows or found)] if rows or found else []
+    losses, gradients = _series(folder)
+    shown = list(pictures) or [(path, f"student, {path.stem.replace('-', ' ')}") for path in _previews(folder)[-2:]]
+    sections = [_results(found)] if (found := _measured(folder)) else []
     if shown:
         sections.append(report.section("Samples", *(report.picture(path, text) for path, text in shown)))
-    sections.append(report.section("Losses", report.curves(_series(folder))))
-    sections.append(report.section("Recipe", report.code(dump(run.recipe))))
-    sections.append(report.section("Versions", report.code(json.dumps(run.versions, indent=1))))
+    sections += [
+        report.section("Losses", report.curves(losses)),
+        report.folded("Gradient norms", report.curves(gradients)),
+        report.folded("Recipe", report.code(dump(run.recipe))),
+        report.folded("Versions", report.code("\n".join(f"{name} {version}" for name, version in run.versions.items()))),
+    ]
     path = folder / "report.html"
     path.write_text(report.page(f"distill: {folder.name}", *sections), encoding="utf-8")
     return path
+
+
+def _measured(folder: Path) -> dict[str, Any]:
+    path = folder / "metrics.json"
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def _previews(folder: Path) -> list[Path]:
+    """Pictures of the run's progress, the newest last."""
+    return sorted((folder / "previews").glob("step-*.png"), key=lambda path: (len(path.name), path.name))
 
 
 def _results(rows: Mapping[str, Mapping[str, float]]) -> str:
@@ -280,12 +317,16 @@ def _results(rows: Mapping[str, Mapping[str, float]]) -> str:
     return report.section("Results", report.table(["", *names], cells))
 
 
-def _series(folder: Path) -> dict[str, list[tuple[float, float]]]:
-    series: dict[str, list[tuple[float, float]]] = {}
+Series = dict[str, list[tuple[float, float]]]
+
+
+def _series(folder: Path) -> tuple[Series, Series]:
+    """A run's curves: losses, and norms of gradients."""
+    series: tuple[Series, Series] = {}, {}
     for line in metrics_of(folder):
         for name, value in line.items():
             if name != "step":
-                series.setdefault(name, []).append((line["step"], value))
+                series[name.endswith(GRADIENT)].setdefault(name, []).append((line["step"], value))
     return series
 
 
@@ -295,18 +336,16 @@ def compare(runs: Sequence[Path], out: Path) -> None:
     parts = []
     for folder in runs:
         if not (folder / "recipe.yaml").exists():
-            raise RecipeError(f"{folder} is no run: it has no recipe.yaml")
-        path = folder / "metrics.json"
-        found = json.loads(path.read_text()) if path.exists() else {}
-        rows |= {f"{folder.name}: {name}": row for name, row in found.items()}
-        pictures = sorted((folder / "previews").glob("*.png"))[-1:]
-        drawn = [report.picture(path, folder.name) for path in pictures]
-        parts.append(report.section(str(folder), *drawn, report.curves(_series(folder))))
+            raise CheckpointError(f"{folder} is no run: it has no recipe.yaml")
+        rows |= {f"{folder.name}: {name}": row for name, row in _measured(folder).items()}
+        drawn = [report.picture(path, path.stem.replace("-", " ")) for path in _previews(folder)[-1:]]
+        parts.append(report.section(str(folder), *drawn, report.curves(_series(folder)[0])))
     if rows:
         console.print(result_table(rows))
         parts.insert(0, _results(rows))
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(report.page("distill: comparison", *parts), encoding="utf-8")
-    console.print(f"report: {out}")
+    console.print(f"report: {out}", soft_wrap=True)
 
 
 # ---------------------------------------------------------------- reproduce, export, schema
@@ -331,8 +370,9 @@ def reproduce(names: Sequence[str], all_: bool = False, seeds: str = "0", out: P
             seconds = time.perf_counter() - started
             console.print(claim_table(claim, f"{entry.name}, seed {seed}, {seconds:.0f} s"))
     if all_:
-        (folder / "reproduction.md").write_text(claims_page(claims), encoding="utf-8")
-        console.print(f"table of all: {folder / 'reproduction.md'}")
+        page = (Path("docs") if Path("docs").is_dir() else folder) / "reproduction.md"
+        page.write_text(claims_page(claims), encoding="utf-8")
+        console.print(f"table of all: {page}")
     if missed := [f"{claim.method}: {row.what}" for claim in claims for row in claim.rows if not row.holds]:
         raise ClaimFailed(f"{len(missed)} thresholds do not hold: {'; '.join(missed)}")
 
@@ -347,7 +387,7 @@ def _claimed(registry: Registry, names: Sequence[str], all_: bool) -> list[Entry
 
 def claim_table(claim: Claim, title: str) -> Table:
     """A claim's thresholds for the terminal."""
-    table = Table("what", "measured", "must be", "baseline", "holds", title=title)
+    table = plain_table("what", "measured", "must be", "baseline", "holds", title=title)
     for row in claim.rows:
         holds = "[green]yes[/]" if row.holds else "[red]NO[/]"
         table.add_row(row.what, f"{row.value:.4g}", f"{row.relation} {row.bound:.4g}", row.baseline, holds)
@@ -377,8 +417,8 @@ def _markdown(runs: Sequence[Claim]) -> str:
 def export(run: Path, to: str, out: Path) -> None:
     """Write a run's student for other libraries."""
     opened = open_run(run, default_registry())
-    written = opened.builder.export(opened.result.denoiser, opened.sampler, to, out)
-    console.print(f"{to}: {', '.join(str(path) for path in written)}")
+    written = opened.builder.export(opened.result.alone(), opened.sampler, to, out)
+    console.print(f"{to}: {', '.join(str(path) for path in written)}", soft_wrap=True)
 
 
 def schema() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from distill.core.denoiser import Denoiser, Shape
@@ -204,13 +205,6 @@ class Subject(nn.Module):
         """Densify, prune, split; true if parameters were replaced and optimisers must look again."""
         return False
 
-    def resize(self, saved: Mapping[str, Tensor]) -> None:
-        """Make room for saved parameters where a run had split or pruned some before it stopped."""
-        for name, parameter in list(self.named_parameters()):
-            owner, _, leaf = name.rpartition(".")
-            if name in saved and saved[name].shape != parameter.shape:
-                setattr(self.get_submodule(owner), leaf, nn.Parameter(torch.empty_like(saved[name], device=parameter.device)))
-
 
 class Builder(Options):
     """Options of a denoiser component, and how to build it."""
@@ -323,7 +317,7 @@ class RoleSpec(Options):
 class Method(Options):
     """A paper as data: its roles and its plan."""
 
-    steps: int = 1000
+    steps: PositiveInt = 1000
     """Optimiser iterations, all phases together unless the method says otherwise."""
 
     def roles(self) -> dict[str, RoleSpec]:

@@ -7,12 +7,16 @@ import shutil
 import time
 from pathlib import Path
 
-from distill.core.commands import console, fit, measure, preview, result_table, write_report
+from distill.core.commands import console, fit, measure, preview, result_table, way, write_report
 from distill.core.contracts import Modality
 from distill.core.errors import RecipeError
 from distill.core.recipe import load_recipe
 from distill.core.registry import Registry, default_registry
 from distill.core.run import Run, prepare
+from distill.core.sampling import Sampler
+
+MARK = ".demo"
+"""The file by which a demo knows its own folder."""
 
 
 def demo(modality: str | None = None, out: Path = Path("runs/demo"), quick: bool = False) -> None:
@@ -21,30 +25,41 @@ def demo(modality: str | None = None, out: Path = Path("runs/demo"), quick: bool
     shown = _modality(default_registry(), modality)
     overrides = ["method.steps=20"] if quick else []
     recipe, source = load_recipe(shown.demo_recipe(), overrides)
+    _make_room(out)
     run = prepare(recipe, source, default_registry())
-    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    (out / MARK).touch()
     slow = run.sampler
     fit(run, out)
     rows, pictures = _rows(run, slow, 200 if quick else 1797, out)
     (out / "metrics.json").write_text(json.dumps(rows, indent=1) + "\n")
     console.print(result_table(rows))
-    path = write_report(out, run, rows=rows, pictures=pictures)
+    path = write_report(out, run, pictures)
     for picture, text in pictures:
-        console.print(f"{text}: {picture}")
-    console.print(f"report: {path}   ({time.perf_counter() - started:.0f} s)")
+        console.print(f"{text}: {picture}", soft_wrap=True)
+    console.print(f"report: {path}   ({time.perf_counter() - started:.0f} s)", soft_wrap=True)
 
 
-def _rows(
-    run: Run, slow: object, n: int, out: Path
-) -> tuple[dict[str, dict[str, float]], list[tuple[Path, str]]]:
-    ways = {f"teacher, {slow.steps} steps": (run.roles["teacher"], slow)}  # type: ignore[attr-defined]
+def _make_room(out: Path) -> None:
+    """Delete what an earlier demo left, and nothing else."""
+    if out.is_dir() and (out / MARK).exists():
+        shutil.rmtree(out)
+    elif out.is_dir() and not any(out.iterdir()):
+        out.rmdir()
+    elif out.exists():
+        raise RecipeError(f"{out} exists, and no demo made it: choose another folder with --out, or move it away")
+
+
+def _rows(run: Run, slow: Sampler, n: int, out: Path) -> tuple[dict[str, dict[str, float]], list[tuple[Path, str]]]:
+    """Numbers and a picture of the teacher, and of the student at each number of steps that it knows."""
+    ways = {way("teacher", slow.steps): (run.roles["teacher"], slow)}
     known = len(run.sampler.times or (1,))
-    for steps in [s for s in (1, 2, 4) if known % s == 0]:
-        ways[f"student, {steps} step{'s' if steps > 1 else ''}"] = (run.result, run.sampler.with_steps(steps))
-    rows, pictures = {}, []
-    for name, (role, sampler) in ways.items():  # type: ignore[assignment]
+    ways |= {way("student", k): (run.result, run.sampler.with_steps(k)) for k in (1, 2, 4) if known % k == 0}
+    rows: dict[str, dict[str, float]] = {}
+    pictures: list[tuple[Path, str]] = []
+    for name, (role, sampler) in ways.items():
         rows[name] = measure(run, role, sampler, n, run.metrics)
-        rows[name]["speed-up"] = next(iter(rows.values()))["ms per sample"] / rows[name]["ms per sample"]
+        rows[name]["speed-up"] = next(iter(rows.values()))["ms/sample"] / rows[name]["ms/sample"]
         stem = name.replace(", ", "-").replace(" ", "-")
         pictures += [(path, name) for path in preview(run, role, sampler, out / "previews" / f"{stem}.png")]
     return rows, pictures

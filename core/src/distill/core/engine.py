@@ -239,7 +239,8 @@ class Engine:
         flat = self.accelerator.reduce(torch.cat([*(g.flatten() for g in grads), used.float()]), "mean")
         parts = torch.split(flat, [*(p.numel() for p in parameters), len(parameters)])
         for p, part, share in zip(parameters, parts[:-1], parts[-1].tolist(), strict=True):
-            p.grad = part.view_as(p).to(p.dtype) if share else None
+            # in the parameter's own memory layout, which the fused optimiser takes for granted
+            p.grad = torch.empty_like(p).copy_(part.view_as(p)) if share else None
 
     def _stop(self, why: str) -> None:
         last = self.last_checkpoint()

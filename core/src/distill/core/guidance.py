@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from distill.core.errors import DistillError
+from distill.core.paths import per_key
 from distill.core.prediction import Prediction
-from distill.core.tree import combine
+from distill.core.tree import combine, expand
 
 EVERYTHING = frozenset({"*"})
 Weight = float | Tensor
@@ -38,12 +39,16 @@ class Guidance:
         value = combine(*((w, p.value) for w, p in zip(weights, said, strict=True)))
         return replace(said[0], value=value)
 
-    def _weight(self, weight: Weight, *, plain: bool, t: Any) -> Weight:
+    def _weight(self, weight: Weight, *, plain: bool, t: Any) -> Any:
         if self.interval is None:
             return weight
         low, high = self.interval
-        inside = (t >= low) & (t <= high)
-        return torch.where(inside, torch.as_tensor(weight, dtype=t.dtype, device=t.device), float(plain))
+
+        def at(t: Tensor) -> Tensor:
+            inside = expand(torch.as_tensor(weight, dtype=t.dtype, device=t.device), t)
+            return torch.where((t >= low) & (t <= high), inside, float(plain))
+
+        return per_key(at, t)
 
     @property
     def calls(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,10 +40,11 @@ class Mixture(Denoiser):
         assert isinstance(x, Tensor)
         alpha, sigma = self.path.alpha(t), self.path.sigma(t)
         spread = (alpha * self.std) ** 2 + sigma**2
-        gap = x.flatten(1)[:, None] - expand(alpha, self.means.flatten(1)[None].expand(len(x), -1, -1)) * self.means.flatten(1)
+        flat, means = x.reshape(len(x), 1, -1), self.means.reshape(len(self.means), -1)
+        gap = flat - expand(alpha, flat) * means
         prior = self._prior(cond, len(x)).log()
         share = (prior - gap.pow(2).sum(-1) / (2 * spread[:, None])).softmax(1)
-        mean = (share @ self.means.flatten(1)).view_as(x)
+        mean = (share @ means).view_as(x)
         pull = expand(alpha * self.std**2 / spread, x)
         return pull * x + expand(sigma**2 / spread, x) * mean, None
 
@@ -64,6 +65,7 @@ class Mixture(Denoiser):
 class MixtureTeacher(Builder):
     """Options of the exact mixture denoiser."""
 
+    example: ClassVar[dict[str, Any]] = {"means": [[1.0, 0.0], [-1.0, 0.0]]}
     means: Sequence[Sequence[float]]
     """Means of the components, flattened."""
     shape: tuple[int, ...] | None = None
@@ -72,14 +74,14 @@ class MixtureTeacher(Builder):
     """Standard deviation of every component."""
     weights: Sequence[Sequence[float]] | None = None
     """Weights of the components, one row a class, the last row for no class."""
-    path: str = "flow"
-    """Name of the path: flow, cosine, karras, trigonometric."""
+    path: Literal["flow", "cosine", "karras", "trigonometric"] = "flow"
+    """Forward process."""
 
     def build(self) -> Denoiser:
         """The denoiser; it has no parameters."""
         from distill.core.paths import PATHS
 
         means = torch.tensor(self.means)
-        means = means.view(len(means), *(self.shape or means.shape[1:]))
+        means = means.view(len(means), *(means.shape[1:] if self.shape is None else self.shape))
         weights = None if self.weights is None else torch.tensor(self.weights)
         return Mixture(means, self.std, PATHS[self.path](), weights)

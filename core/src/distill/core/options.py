@@ -1,6 +1,9 @@
 """The base of everything that a user can configure."""
 
-from pydantic import BaseModel, ConfigDict
+from inspect import isabstract
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class Options(BaseModel):
@@ -18,3 +21,27 @@ class Options(BaseModel):
         protected_namespaces=(),
         ser_json_inf_nan="constants",
     )
+
+    example: ClassVar[dict[str, Any]] = {}
+    """Options with which the conformance kit makes the component, where defaults will not do."""
+    conformance: ClassVar[dict[str, str]] = {}
+    """Checks of the kit that do not apply to the component, and why."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        """Options given as a mapping keep what it leaves out from the field's default, not from their class."""
+        if not isinstance(values, dict):
+            return values
+        filled = dict(values)
+        for name, field in cls.model_fields.items():
+            given, default = values.get(name), field.default
+            if isinstance(given, dict) and isinstance(default, Options) and _same_name(given, default):
+                merged = {**dict(default), **given}
+                filled[name] = type(default).model_validate(merged) if isabstract(field.annotation) else merged
+        return filled
+
+
+def _same_name(given: dict[str, Any], default: Options) -> bool:
+    """Whether a mapping means the default's own kind, where kinds are told apart by a name."""
+    return "name" not in type(default).model_fields or given.get("name", dict(default)["name"]) == dict(default)["name"]

@@ -42,7 +42,7 @@ class Optimiser(Options):
     def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
         """The optimiser over a role's parameters."""
         return torch.optim.AdamW(
-            parameters, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay
+            parameters, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay, fused=True
         )
 
     def rate(self, step: int, steps: int) -> float:
@@ -138,7 +138,7 @@ class Plan(Options):
         if missing := (self.needs() | self.changed()) - known:
             raise RecipeError(
                 f"the method needs the role {', '.join(sorted(missing))}, and this run has {', '.join(sorted(known))}: "
-                "add it under 'roles:' or choose another method"
+                "name it under 'teacher:', 'student:' or 'roles:', or choose another method"
             )
         for phase in self.phases:
             if bare := phase.moved - set(phase.optimisers):

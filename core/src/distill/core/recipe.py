@@ -6,34 +6,45 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, ValidationInfo, field_validator
 
 from distill.core.errors import DistillError, RecipeError, nearest
 from distill.core.options import Options
 from distill.core.registry import Registry
 
 T = TypeVar("T", bound=Options)
-Reference = str | dict[str, Any]
+MOST_VALUES = 20_000
+"""A recipe with more is no recipe: aliases of aliases can make a few lines of YAML endless."""
+PLAIN = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge")}
+
+
+def _reference(value: Any) -> Any:
+    if not isinstance(value, str | dict) or not all(isinstance(key, str) for key in value):
+        raise ValueError("give a name, or a mapping with 'name' and options")
+    return value
+
+
+Reference = Annotated[str | dict[str, Any], BeforeValidator(_reference)]
 """A component: its name, or a mapping with `name` and the component's options."""
 
 
 class RoleRecipe(Options):
-    """What a recipe may change about a role, or a role that it adds."""
+    """What a recipe changes about a role of the method, or a role that it adds; what is left out stays as it is."""
 
-    copy_of: str = ""
+    copy_of: str | None = None
     """Start from a copy of this role's weights."""
-    shares: str = ""
+    shares: str | None = None
     """Hold the very module of this role."""
     build: Reference | None = None
     """Build a new denoiser."""
-    transforms: list[Reference] = []
+    transforms: list[Reference] | None = None
     """Surgery, in order: `lora`, `scalar-input`, ..."""
-    frozen: bool = False
+    frozen: bool | None = None
     """Never moved by a gradient."""
-    guidance: float = 1.0
+    guidance: float | None = None
     """w of the role's own guidance."""
 
 
@@ -54,22 +65,29 @@ class Recipe(Options):
     """Roles that differ from the method's, or that it does not have."""
     metrics: list[Reference] = []
     """What is measured by `distill eval`, and at the end of training."""
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
     """Samples per optimiser step, over all processes and micro-batches."""
-    accumulate: int = 1
+    accumulate: PositiveInt = 1
     """Micro-batches per optimiser step."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     """Seed of data order, noise, times and initial weights."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """Mixed precision."""
-    workers: int = 0
+    workers: NonNegativeInt = 0
     """Processes that load data."""
-    checkpoint_every: int = 0
+    checkpoint_every: NonNegativeInt = 0
     """Iterations between checkpoints; 0 keeps the last one only."""
-    preview_every: int = 0
+    preview_every: NonNegativeInt = 0
     """Iterations between previews; 0 makes one at the end."""
     trackers: list[Literal["tensorboard", "wandb"]] = []
     """Where metrics go besides metrics.jsonl."""
+
+    @field_validator("accumulate")
+    @classmethod
+    def _divides(cls, value: int, info: ValidationInfo) -> int:
+        if (size := info.data.get("batch_size", value)) % value:
+            raise ValueError(f"the batch_size {size} cannot be cut into {value} equal micro-batches")
+        return value
 
     def digest(self) -> str:
         """A fingerprint of everything that changes the weights."""
@@ -78,17 +96,17 @@ class Recipe(Options):
 
 
 class Source:
-    """Where a recipe's values were written: the file and a line for every key."""
+    """Where a recipe's values were written: the file and line, or the override, of every key."""
 
-    def __init__(self, name: str, lines: Mapping[tuple[str, ...], int] | None = None) -> None:
-        self.name, self.lines = name, dict(lines or {})
+    def __init__(self, name: str, places: Mapping[tuple[str, ...], str] | None = None) -> None:
+        self.name, self.places = name, dict(places or {})
 
     def place(self, key: Sequence[Any]) -> str:
-        """`file:line` of a key, or of the nearest key above it."""
+        """Where a key was written, or the nearest key above it."""
         path = tuple(map(str, key))
-        while path and path not in self.lines:
+        while path and path not in self.places:
             path = path[:-1]
-        return f"{self.name}:{self.lines[path]}" if path else self.name
+        return self.places.get(path, self.name)
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, Source]:
@@ -99,21 +117,22 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, Sour
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} cannot be read: {error}. Give the path of a YAML file.") from error
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise RecipeError(f"{path}: {why}. Give the path of a recipe, a YAML file.") from error
     values, source = parse(text, str(path))
     for override in overrides:
-        _override(values, override)
+        _override(values, source, override)
     return validate(Recipe, values, source), source
 
 
 def parse(text: str, name: str) -> tuple[dict[str, Any], Source]:
     """YAML to a mapping, with the line of every key."""
-    lines: dict[tuple[str, ...], int] = {}
+    source = Source(name)
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if node is not None:
-            _note_lines(node, (), lines, name)
+            _note_lines(node, (), source)
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -122,39 +141,65 @@ def parse(text: str, name: str) -> tuple[dict[str, Any], Source]:
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{name}: a value cannot be read: {error}") from error
     if not isinstance(values, dict):
-        raise RecipeError(f"{name}: a recipe is a mapping of keys to values, not {type(values).__name__}")
-    return {str(key): value for key, value in values.items()}, Source(name, lines)
+        given = "nothing" if values is None else f"a {type(values).__name__}"
+        raise RecipeError(f"{name}: a recipe is a mapping of keys to values, such as 'method: dmd2', and this is {given}")
+    return {str(key): value for key, value in values.items()}, source
 
 
-def _note_lines(node: yaml.Node, path: tuple[str, ...], lines: dict[tuple[str, ...], int], name: str) -> None:
+def _note_lines(node: yaml.Node, path: tuple[str, ...], source: Source) -> None:
+    here = f"{source.name}:{node.start_mark.line + 1}"
+    if node.tag not in PLAIN:
+        kind = node.tag.rpartition(":")[2]
+        raise RecipeError(f"{here}: a {kind} is no value of a recipe: put it in quotes if you mean the text")
+    if len(source.places) > MOST_VALUES:
+        raise RecipeError(f"{here}: more than {MOST_VALUES:,} values: this is no recipe")
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            place = (*path, str(key.value))
-            if place in lines and key.start_mark.line + 1 != lines[place]:
-                raise RecipeError(f"{name}:{key.start_mark.line + 1}: the key '{key.value}' was given on line {lines[place]}")
-            lines[place] = key.start_mark.line + 1
-            _note_lines(value, place, lines, name)
+            place, line = (*path, str(key.value)), f"{source.name}:{key.start_mark.line + 1}"
+            if place in source.places:
+                raise RecipeError(f"{line}: the key '{'.'.join(place)}' stands at {source.places[place]} already")
+            source.places[place] = line
+            _note_lines(value, place, source)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            lines[(*path, str(index))] = value.start_mark.line + 1
-            _note_lines(value, (*path, str(index)), lines, name)
+            source.places[(*path, str(index))] = f"{source.name}:{value.start_mark.line + 1}"
+            _note_lines(value, (*path, str(index)), source)
 
 
-def _override(values: dict[str, Any], override: str) -> None:
+def _override(values: dict[str, Any], source: Source, override: str) -> None:
     key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise RecipeError(f"'{override}' is not an override: write key=value, such as method.steps=500")
-    *parents, last = key.split(".")
-    place = values
-    for part in parents:
-        inner = place.get(part)
-        inner = {"name": inner} if isinstance(inner, str) else inner
-        place[part] = inner if isinstance(inner, dict) else {}
-        place = place[part]
-    try:
-        place[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"the value of '{override}' is not YAML: {error}") from error
+    parts = key.split(".")
+    if not equals or not all(parts):
+        raise RecipeError(f"'{override}' is no override: write key=value, such as method.steps=500")
+    given, _ = parse(f"value: {text}", f"override '{override}'")
+    place: Any = values
+    for part, following in zip(parts, parts[1:], strict=False):
+        place = _options_at(place, part, override, following)
+    place[_key(place, parts[-1], override)] = given["value"]
+    inside = [known for known in source.places if known[: len(parts)] == tuple(parts)]
+    for known in inside:
+        del source.places[known]
+    source.places[tuple(parts)] = f"override '{override}'"
+
+
+def _options_at(place: Any, part: str, override: str, following: str) -> Any:
+    """What an override goes into: options, a list, or a name that becomes options."""
+    at = _key(place, part, override)
+    inner = place[at] if isinstance(place, list) else place.get(at)
+    if not isinstance(inner, list | dict):
+        if not isinstance(inner, str | None):
+            raise RecipeError(f"override '{override}': '{part}' is {inner!r} and has no '{following}'")
+        place[at] = inner = {} if inner is None else {"name": inner}
+    return inner
+
+
+def _key(place: Any, part: str, override: str) -> Any:
+    """The key, or the index into a list."""
+    if not isinstance(place, list):
+        return part
+    if not part.isdecimal() or int(part) >= len(place):
+        raise RecipeError(f"override '{override}': a list of {len(place)} has no '{part}'; write 0 for its first")
+    return int(part)
 
 
 def validate(model: type[T], values: Any, source: Source, at: Sequence[Any] = ()) -> T:
@@ -172,7 +217,8 @@ def _explain(model: type[Options], problem: dict[str, Any], source: Source, at: 
     place = [*at, *problem["loc"]]
     key = ".".join(map(str, place))
     if problem["type"] != "extra_forbidden":
-        return f"{source.place(place)}: {key}: {problem['msg']}" + _given(problem)
+        said = f"{key}: {problem['msg'].removeprefix('Value error, ')}".removeprefix(": ")
+        return f"{source.place(place)}: {said}" + _given(problem)
     known = _fields_at(model, problem["loc"][:-1])
     close = nearest(str(problem["loc"][-1]), known)
     hint = f"did you mean '{close}'?" if close else f"known: {', '.join(sorted(known))}"
@@ -220,7 +266,7 @@ def split(reference: Reference, source: Source, at: Sequence[str]) -> tuple[str,
     options = dict(reference)
     name = options.pop("name", None)
     if not isinstance(name, str):
-        raise RecipeError(f"{source.place(at)}: {'.'.join(at)} needs a 'name'")
+        raise RecipeError(f"{source.place(at)}: {'.'.join(at)} needs a 'name', of a component")
     return name, options
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +13,8 @@ body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding
 h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.2rem;margin-top:2rem}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{padding:.35rem .8rem;text-align:right}
 th{border-bottom:2px solid #444}tr+tr td{border-top:1px solid #ddd}th:first-child,td:first-child{text-align:left}
-figure{display:inline-block;margin:0 1rem 1rem 0;vertical-align:top}figcaption{font-size:.85rem;color:#555}
+figure{display:inline-block;margin:0 1rem 1rem 0;vertical-align:top;max-width:100%}
+summary{font-size:1.2rem;font-weight:bold;margin:2rem 0 1rem;cursor:pointer}figcaption{font-size:.85rem;color:#555}
 img{image-rendering:pixelated;max-width:100%}pre{background:#f5f5f5;padding:1rem;overflow-x:auto;font-size:.85rem}
 svg{max-width:100%;height:auto}.scroll{overflow-x:auto}
 @media(prefers-color-scheme:dark){body{color:#e6e6e6;background:#161616}pre{background:#222}figcaption{color:#aaa}
@@ -36,6 +38,11 @@ def section(title: str, *parts: str) -> str:
     return f"<h2>{html.escape(title)}</h2>{''.join(parts)}"
 
 
+def folded(title: str, *parts: str) -> str:
+    """What is there for those who ask."""
+    return f"<details><summary>{html.escape(title)}</summary>{''.join(parts)}</details>"
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of texts."""
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
@@ -43,7 +50,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 
 
-def picture(path: Path, caption: str, width: int = 320) -> str:
+def picture(path: Path, caption: str, width: int = 450) -> str:
     """A PNG, embedded."""
     data = base64.b64encode(path.read_bytes()).decode()
     text = html.escape(caption)
@@ -65,7 +72,7 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
 
 
 def _curve(name: str, points: Sequence[tuple[float, float]], colour: str, width: int = 420, height: int = 170) -> str:
-    points = smooth(points)
+    points = smooth([point for point in points if math.isfinite(point[1])]) or [(0.0, 0.0)]
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     low, high = min(ys), max(ys)
     span_x, span_y = max(xs) - min(xs) or 1.0, high - low or 1.0
@@ -79,6 +86,7 @@ def _curve(name: str, points: Sequence[tuple[float, float]], colour: str, width:
         f'<g font-size="11" fill="currentColor"><text x="2" y="{height - 20}">{low:.3g}</text>'
         f'<text x="2" y="16">{high:.3g}</text><text x="56" y="{height - 4}">{xs[0]:.0f}</text>'
         f'<text x="{width - 8}" y="{height - 4}" text-anchor="end">step {xs[-1]:.0f}</text></g>'
+        f'<path d="M56 14V{height - 18}H{width - 8}" fill="none" stroke="currentColor" opacity=".3"/>'
         f'<polyline fill="none" stroke="{colour}" stroke-width="1.5" points="{path}"/></svg>'
         f"<figcaption>{text}</figcaption></figure>"
     )

@@ -31,6 +31,7 @@ class Role:
     own: Mapping[str, nn.Parameter] | None = None
     frozen: bool = False
     scalars: dict[str, Any] = field(default_factory=dict)
+    fold: Callable[[], Denoiser] | None = None
 
     @property
     def denoiser(self) -> Denoiser:
@@ -38,6 +39,10 @@ class Role:
         if not isinstance(self.module, Denoiser):
             raise RecipeError(f"role '{self.name}' is a {type(self.module).__name__}, but a denoiser is needed")
         return self.module
+
+    def alone(self) -> Denoiser:
+        """The denoiser as others can use it: an adapter is folded into a copy of the weights."""
+        return self.denoiser if self.fold is None else self.fold()
 
     def predict(self, x: Any, t: Any, cond: Any = None, *, guidance: Guidance | None = None, **options: Any) -> Prediction:
         """The role's prediction under its own guidance, or under another one."""
@@ -91,7 +96,7 @@ class Roles(Mapping[str, Role]):
         if name not in self._roles:
             raise RecipeError(
                 f"this run has no role '{name}'; it has {', '.join(self._roles) or 'none'}. "
-                f"Name one under 'roles:' in the recipe, or choose a method that does not need it."
+                f"Name one under 'teacher:', 'student:' or 'roles:', or choose a method that does not need it."
             )
         return self._roles[name]
 

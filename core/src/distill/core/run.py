@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,21 +12,25 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from pydantic import ValidationError
 from torch.utils.data import Dataset
 
 from distill.core import checkpoint, tree
 from distill.core.contracts import Batch, Builder, DataSource, Lens, Method, Metric, Modality, RoleSpec, Transform
-from distill.core.data import batches
+from distill.core.data import Samples, batches, collate
 from distill.core.denoiser import Denoiser
 from distill.core.engine import Engine
-from distill.core.errors import CheckpointError, RecipeError
+from distill.core.errors import CheckpointError, DataError, DistillError, RecipeError, nearest
 from distill.core.plan import Plan
-from distill.core.recipe import Recipe, Reference, Resolver, Source, load_recipe
+from distill.core.recipe import Recipe, Reference, Resolver, RoleRecipe, Source, load_recipe
 from distill.core.registry import Registry
 from distill.core.rng import Rng
 from distill.core.roles import Role, Roles
 from distill.core.sampling import Sampler
 from distill.core.setup import assemble
+
+ORIGINS = {"copy_of", "shares", "build"}
 
 
 @dataclass
@@ -63,11 +68,13 @@ class Run:
     def engine(self, folder: Path | None, **options: Any) -> Engine:
         """The engine that trains this run."""
         recipe = self.recipe
-        trackers: Any = list(recipe.trackers)
-        accelerator = Accelerator(
-            mixed_precision=recipe.precision, cpu=not torch.cuda.is_available(), log_with=trackers or None,
-            project_dir=folder,
-        )  # fmt: skip
+        try:
+            accelerator = Accelerator(
+                mixed_precision=recipe.precision, cpu=not torch.cuda.is_available(),
+                log_with=_trackers(recipe.trackers), project_dir=folder,
+            )  # fmt: skip
+        except ValueError as error:
+            raise RecipeError(f"precision '{recipe.precision}' is not to be had here: {error}") from error
         source = partial(
             _source, self.dataset, recipe.batch_size // recipe.accumulate, recipe.seed, accelerator, recipe.workers, self.shape
         )
@@ -89,18 +96,92 @@ class Run:
         size = n or len(self.dataset)  # type: ignore[arg-type]
         return next(batches(self.dataset, size)).x
 
+    def probe(self) -> None:
+        """Ask the student and the teacher once about a few samples, so that what does not fit is said before training.
+
+        Raises:
+            DataError: the data are empty, or not what the networks take.
+        """
+        own = self.roles["student"] if "student" in self.roles else self.result
+        if self.dataset is not None:
+            fields = collate([self.dataset[row] for row in _telling_rows(self.dataset)])
+        elif isinstance(own.module, Denoiser) and own.module.shape is not None:
+            fields = {"x": own.module.example()[0]}
+        else:
+            return
+        if "x" not in fields:
+            raise DataError(f"the samples have no field 'x'; they have {', '.join(fields)}")
+        cond = {name: value for name, value in fields.items() if name != "x"}
+        _ask(own, fields["x"], cond)
+        if "teacher" in self.roles and self.roles["teacher"].module is not own.module:
+            lens = self.lens
+            x = fields["x"] if lens is None else lens(fields["x"])
+            _ask(self.roles["teacher"], x, cond if lens is None else lens.conditions(cond, fields["x"]))
+
     def draw(self, role: Role, sampler: Sampler, n: int, *, seed: int = 0, cond: Mapping[str, Any] | None = None) -> Any:
         """n samples of a role, in portions, for the noise of a seed."""
         device = next(iter(role.module.parameters()), torch.zeros(0)).device
         rng, cond = Rng(seed, device=device), self.conditions(n, seed) if cond is None else dict(cond)
-        role.module.eval()
         parts = []
-        for start in range(0, n, 500):
-            rows = torch.arange(start, min(n, start + 500))
-            share = {name: tree.to(tree.index(value, rows), device) for name, value in cond.items()}
-            noise = Batch(len(rows), shape=role.denoiser.shape).noise(rng, "sample/start")
-            parts.append(tree.to(sampler.sample(role, noise, share, rng), "cpu"))
+        with _as_in_use(role):
+            for start in range(0, n, 500):
+                rows = torch.arange(start, min(n, start + 500))
+                share = {name: tree.to(tree.index(value, rows), device) for name, value in cond.items()}
+                noise = Batch(len(rows), shape=role.denoiser.shape).noise(rng, "sample/start")
+                parts.append(tree.to(sampler.sample(role, noise, share, rng), "cpu"))
         return tree.concatenate(parts)
+
+
+@contextmanager
+def _as_in_use(role: Role) -> Iterator[None]:
+    """Without dropout; a role that is in training goes on as before."""
+    training = role.module.training
+    role.module.eval()
+    try:
+        yield
+    finally:
+        role.module.train(training)
+
+
+def _telling_rows(dataset: Any) -> list[int]:
+    """The first sample, the last, and where data in memory are whole numbers the smallest and the largest."""
+    if not len(dataset):
+        raise DataError("the dataset has no samples: check its folder, split and filters")
+    fields = dataset.tensors.values() if isinstance(dataset, Samples) else ()
+    whole = [field for field in fields if field.ndim == 1 and not field.is_floating_point()]
+    return sorted({0, len(dataset) - 1, *(int(end) for field in whole for end in (field.argmin(), field.argmax()))})
+
+
+def _ask(role: Role, x: Any, cond: Mapping[str, Any]) -> None:
+    """One prediction for samples, or a message that says why there is none."""
+    if not isinstance(role.module, Denoiser) or role.module.shape is None:
+        return
+    given, wanted = _shape(x), _shape(role.denoiser.example()[0])
+    if given != wanted:
+        raise DataError(f"the {role.name} takes samples of shape {wanted}, and the data are {given}: choose data, or a "
+                        "lens, that fit")  # fmt: skip
+    device = next(iter(role.module.parameters()), torch.zeros(0)).device
+    try:
+        with _as_in_use(role):
+            role.ask(tree.to(x, device), role.denoiser.path.t_max, {k: tree.to(v, device) for k, v in cond.items()})
+    except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        given = {name: value.tolist() for name, value in cond.items() if isinstance(value, torch.Tensor) and value.ndim == 1}
+        why = f"it wants the condition {error}" if isinstance(error, KeyError) else error
+        raise DataError(
+            f"the {role.name} cannot be asked about the data: {why}. Their conditions are {given or ', '.join(cond) or 'none'}: "
+            "choose data that have what it was trained with."
+        ) from error
+
+
+def _shape(x: Any) -> Any:
+    return {key: _shape(part) for key, part in x.items()} if isinstance(x, Mapping) else list(tree.leaves(x)[0].shape[1:])
+
+
+def _trackers(names: Sequence[str]) -> Any:
+    known = [tracker.value for tracker in get_available_trackers()]
+    if missing := [name for name in names if name not in known]:
+        raise RecipeError(f"the tracker {missing[0]} is not installed: pip install {missing[0]}, or leave it out of 'trackers:'")
+    return list(names) or None
 
 
 def _source(
@@ -112,6 +193,16 @@ def _source(
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Taught:
+    """The teacher, how it was built, how it is sampled, and what it makes where a run knows that."""
+
+    role: Role
+    builder: Builder
+    sampler: Sampler
+    modality: Modality | None = None
+
+
 def prepare(recipe: Recipe, source: Source, registry: Registry) -> Run:
     """Build everything that a recipe names.
 
@@ -121,60 +212,114 @@ def prepare(recipe: Recipe, source: Source, registry: Registry) -> Run:
     resolve = Resolver(registry, source)
     torch.manual_seed(recipe.seed)
     method = resolve(recipe.method, "method", Method, "method")  # type: ignore[type-abstract]
-    teacher, builder, sampler = _teacher(recipe, resolve, registry)
-    specs = {name: _role_spec(name, role, resolve) for name, role in recipe.roles.items()}
-    if recipe.student is not None:
-        builder = resolve(recipe.student, "denoiser", Builder, "student")  # type: ignore[type-abstract]
-        specs["student"] = RoleSpec(build=builder)
-    if builder is None:
-        raise RecipeError(f"{source.name}: name a 'teacher:' to distil, or a 'student:' to train from nothing")
-    roles = assemble(method, {"teacher": teacher} if teacher else {}, specs)
-    plan = method.plan(sampler or builder.sampler())
-    plan.check(roles)
-    lens = resolve(recipe.lens, "lens", Lens, "lens") if recipe.lens else None  # type: ignore[type-abstract]
     data = resolve(recipe.data, "dataset", DataSource, "data") if recipe.data else None  # type: ignore[type-abstract]
+    lens = resolve(recipe.lens, "lens", Lens, "lens") if recipe.lens else None  # type: ignore[type-abstract]
     metrics = {
         _name(reference): resolve(reference, "metric", Metric, "metrics", str(index))  # type: ignore[type-abstract]
         for index, reference in enumerate(recipe.metrics)
     }
-    return Run(
-        recipe, method, roles, plan, builder, sampler or builder.sampler(), data.open() if data else None, lens,
-        _modality(recipe, registry), metrics, registry.requirements(),
+    specs = _specs(recipe, method, resolve)
+    dataset = data.open() if data else None
+    taught = _teacher(recipe, resolve, registry)
+    builder = specs["student"].build if "student" in specs else None
+    builder = builder if isinstance(builder, Builder) else taught and taught.builder
+    if builder is None:
+        raise RecipeError(f"{source.name}: name a 'teacher:' to distil, or a 'student:' to train from nothing")
+    sampler = taught.sampler if taught else builder.sampler()
+    with _blaming(source.place(("method",))):
+        roles = assemble(method, {"teacher": taught.role} if taught else {}, specs)
+        plan = method.plan(sampler)
+    run = Run(
+        recipe, method, roles, plan, builder, sampler, dataset, lens, _modality(recipe, registry, taught), metrics,
+        registry.requirements(),
     )  # fmt: skip
+    _check(run)
+    return run
+
+
+@contextmanager
+def _blaming(place: str) -> Iterator[None]:
+    """Errors of a method's options that show only when its plan is made, with their place."""
+    try:
+        yield
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(map(str, problem["loc"]))
+        raise RecipeError(f"{place}: the method's {key}: {problem['msg'].removeprefix('Value error, ')}") from error
+    except ValueError as error:
+        raise RecipeError(f"{place}: {error}") from error
+
+
+def _check(run: Run) -> None:
+    """What can be known to go wrong before anything is trained."""
+    run.plan.check(run.roles)
+    shapes = {n: role.module.shape for n, role in run.roles.items() if isinstance(role.module, Denoiser) and role.module.shape}
+    mine, theirs = (shapes.get(name) for name in ("student", "teacher"))
+    if run.lens is None and mine and theirs and mine != theirs:
+        raise RecipeError(f"the student makes {mine} and the teacher knows {theirs}: choose equal shapes, or add a 'lens:'")
+    if isinstance(run.result.module, Denoiser):
+        run.plan.sampler.check(run.result.module.path)
 
 
 def _name(reference: Reference) -> str:
     return reference if isinstance(reference, str) else str(reference.get("name"))
 
 
-def _teacher(recipe: Recipe, resolve: Resolver, registry: Registry) -> tuple[Role | None, Builder | None, Sampler | None]:
+def _teacher(recipe: Recipe, resolve: Resolver, registry: Registry) -> Taught | None:
     if recipe.teacher is None:
-        return None, None, None
-    if isinstance(recipe.teacher, str) and (Path(recipe.teacher) / "recipe.yaml").exists():
+        return None
+    if isinstance(recipe.teacher, str) and is_folder(recipe.teacher, registry):
         run = open_run(Path(recipe.teacher), registry)
-        return Role("teacher", run.result.module), run.builder, run.sampler
+        return Taught(Role("teacher", run.result.module), run.builder, run.sampler, run.modality)
     builder = resolve(recipe.teacher, "denoiser", Builder, "teacher")  # type: ignore[type-abstract]
-    return Role("teacher", builder.build()), builder, builder.sampler()
+    return Taught(Role("teacher", builder.build()), builder, builder.sampler())
 
 
-def _role_spec(name: str, role: Any, resolve: Resolver) -> RoleSpec:
-    transforms = [
-        resolve(reference, "transform", Transform, "roles", name, "transforms", str(index))  # type: ignore[type-abstract]
-        for index, reference in enumerate(role.transforms)
-    ]
-    build = resolve(role.build, "denoiser", Builder, "roles", name, "build") if role.build else None  # type: ignore[type-abstract]
-    return RoleSpec(
-        copy_of=role.copy_of, shares=role.shares, build=build, transforms=tuple(transforms), frozen=role.frozen,
-        guidance=role.guidance,
-    )  # fmt: skip
+def is_folder(name: str, registry: Registry) -> bool:
+    """Whether a teacher's name means a run's folder: a component of that name comes first."""
+    known = {each for entry in registry.components("denoiser") for each in (entry.name, entry.qualified)}
+    return name not in known and ("/" in name or Path(name).exists())
 
 
-def _modality(recipe: Recipe, registry: Registry) -> Modality | None:
-    shown = recipe.student or recipe.teacher
-    names = {entry.name for entry in registry.components("modality")}
-    known = {e.name: e.component.modality for e in registry.components("denoiser")}
-    name = known.get(_name(shown).rpartition(":")[2], "") if shown else ""
-    if name not in names:
+def _specs(recipe: Recipe, method: Method, resolve: Resolver) -> dict[str, RoleSpec]:
+    """The method's roles, with the student's own network and what the recipe says about each."""
+    specs = method.roles()
+    if recipe.student is not None:
+        specs["student"] = RoleSpec(build=resolve(recipe.student, "denoiser", Builder, "student"))  # type: ignore[type-abstract]
+    for name, role in recipe.roles.items():
+        if name not in specs and not (role.copy_of or role.shares or role.build):
+            close = nearest(name, specs)
+            hint = f"did you mean '{close}'?" if close else f"it has {', '.join(specs)}."
+            place = resolve.source.place(("roles", name))
+            raise RecipeError(f"{place}: the method has no role '{name}'; {hint} A new role needs copy_of, shares or build.")
+    return specs | {name: _spec(name, role, specs.get(name), resolve) for name, role in recipe.roles.items()}
+
+
+def _spec(name: str, role: RoleRecipe, method: RoleSpec | None, resolve: Resolver) -> RoleSpec:
+    """A role as the method has it, but for what the recipe says; a new origin replaces the old one."""
+    said = {key: value for key, value in role if value is not None}
+    if role.build is not None:
+        said["build"] = resolve(role.build, "denoiser", Builder, "roles", name, "build")  # type: ignore[type-abstract]
+    if role.transforms is not None:
+        said["transforms"] = tuple(
+            resolve(reference, "transform", Transform, "roles", name, "transforms", str(index))  # type: ignore[type-abstract]
+            for index, reference in enumerate(role.transforms)
+        )
+    base = RoleSpec() if method is None else method
+    if said.keys() & ORIGINS:
+        base = base.model_copy(update={"copy_of": "", "shares": "", "build": None})
+    return base.model_copy(update=said)
+
+
+def _modality(recipe: Recipe, registry: Registry, taught: Taught | None) -> Modality | None:
+    """The modality of the student's network, or of the teacher's, or of the data."""
+    if taught is not None and taught.modality is not None and recipe.student is None:
+        return taught.modality
+    named = [("denoiser", recipe.student), ("denoiser", recipe.teacher), ("dataset", recipe.data)]
+    known = {(e.kind, each): e.component.modality for e in registry.components() for each in (e.name, e.qualified)}
+    shown = [known.get((kind, _name(reference)), "") for kind, reference in named if reference]
+    name = next(filter(None, shown), "")
+    if name not in {entry.name for entry in registry.components("modality")}:
         return None
     found: Any = registry.load("modality", name)
     return found()  # type: ignore[no-any-return]
@@ -182,21 +327,34 @@ def _modality(recipe: Recipe, registry: Registry) -> Modality | None:
 
 def open_run(folder: Path, registry: Registry, step: str | None = None) -> Run:
     """A run from its folder, with the weights and the sampler of its newest checkpoint (or of `step`, "step-N")."""
+    if not (folder / "recipe.yaml").is_file():
+        raise CheckpointError(f"{folder} is no run: it has no recipe.yaml. Give the folder that `distill train` made.")
     recipe, source = load_recipe(folder / "recipe.yaml")
     run = prepare(recipe, source, registry)
-    known = checkpoint.steps(folder / "checkpoints")
-    if not known:
-        raise CheckpointError(f"{folder} has no finished checkpoint: train it first")
-    path = folder / "checkpoints" / (step or f"step-{known[-1]}")
+    path = checkpoint_of(folder, step)
     files, state = checkpoint.read(path)
-    for name, tensors in files.items():
-        if name.startswith("role-"):
-            run.roles[name.removeprefix("role-")].load(tensors)
-    run.sampler = Sampler.model_validate(state["sampler"])
+    try:
+        for name, tensors in files.items():
+            if name.startswith("role-"):
+                run.roles[name.removeprefix("role-")].load(tensors)
+        run.sampler = Sampler.model_validate(state["sampler"])
+    except (KeyError, RuntimeError, ValueError, DistillError) as error:
+        raise checkpoint.damaged(path / "state.json", f"it does not fit {folder / 'recipe.yaml'}: {error}") from error
     return run
 
 
+def checkpoint_of(folder: Path, step: str | None = None) -> Path:
+    """The newest checkpoint of a run's folder, or the one named `step`."""
+    known = [f"step-{n}" for n in checkpoint.steps(folder / "checkpoints")]
+    if not known:
+        raise CheckpointError(f"{folder} has no finished checkpoint: train it first")
+    if step is not None and step not in known:
+        raise CheckpointError(f"{folder} has no checkpoint '{step}'; it has {', '.join(known)}")
+    return folder / "checkpoints" / (step or known[-1])
+
+
 def metrics_of(folder: Path) -> list[dict[str, float]]:
-    """The lines of a run's metrics.jsonl."""
+    """The lines of a run's metrics.jsonl; one that a crash cut short is left out."""
     path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]

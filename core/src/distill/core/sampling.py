@@ -349,6 +349,17 @@ class Sampler(Options):
             raise RecipeError(f"this student was trained at {known} times: sample it with {fit} steps, not {steps}")
         return self.model_copy(update={"times": self.times[:: known // steps], "steps": steps})
 
+    def check(self, path: GaussianPath) -> None:
+        """Raise RecipeError where the trained times do not descend, or leave the path's range."""
+        if self.times is None:
+            return
+        times = [*self.times, 0.0]
+        if len(times) < 2 or any(a <= b for a, b in zip(times, times[1:], strict=False)):
+            raise RecipeError(f"the student needs times that descend and end above 0, not {list(self.times)}")
+        if times[0] > 1.0001 * path.t_max:
+            name = type(path).__name__
+            raise RecipeError(f"the student's first time {times[0]} lies beyond {path.t_max:g}, the last of its {name} path")
+
     def grid_for(self, path: GaussianPath) -> tuple[float, ...]:
         """The descending times, the final one included."""
         if self.times is not None:

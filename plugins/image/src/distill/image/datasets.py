@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from distill.core import DataSource, Samples
 from distill.core.errors import DataError
+from pydantic import PositiveInt
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -35,13 +36,14 @@ class Pictures(Dataset[dict[str, Tensor]]):
         return len(self.files)
 
     def __getitem__(self, row: int) -> dict[str, Tensor]:
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        from PIL import Image, ImageOps
 
         try:
             with Image.open(self.files[row]) as opened:
-                fitted = ImageOps.fit(opened.convert(self.mode), (self.size, self.size))
-        except (OSError, UnidentifiedImageError) as error:
+                upright = ImageOps.exif_transpose(opened).convert(self.mode)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(f"{self.files[row]} is not a readable picture: {error}. Mend or remove it.") from error
+        fitted = ImageOps.fit(upright, (self.size, self.size))
         raw = torch.frombuffer(bytearray(fitted.tobytes()), dtype=torch.uint8)
         x = raw.view(self.size, self.size, -1).permute(2, 0, 1).float() / 127.5 - 1
         return {"x": x, "label": torch.tensor(self.labels[row])}
@@ -52,7 +54,7 @@ class PictureFolder(DataSource):
 
     folder: Path
     """Where the pictures are."""
-    size: int = 64
+    size: PositiveInt = 64
     """Side of the square in pixels."""
     mode: Literal["RGB", "L"] = "RGB"
     """Colour or grey."""

@@ -14,6 +14,8 @@ from torch.nn.functional import max_pool2d, relu
 class DigitFeatures(nn.Module):
     """A small classifier of 8×8 digits; its 32 penultimate units, scaled to unit variance, are the features."""
 
+    shape = (1, 8, 8)
+
     def __init__(self) -> None:
         super().__init__()
         self.conv1, self.conv2 = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 32, 3, padding=1)

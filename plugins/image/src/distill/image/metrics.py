@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from distill.core import Metric, State
+from distill.core.errors import DataError
+from pydantic import PositiveInt
 from torch import Tensor
 
 from distill.image.features import FEATURES
 
 
 class _OnFeatures(Metric):
-    features: str = "digits"
+    features: Literal["digits"] = "digits"
     """Network whose features are compared; its name belongs beside every number."""
 
-    def of(self, pictures: State) -> Tensor:
-        """Features [N, D] in double precision."""
-        assert isinstance(pictures, Tensor)
+    def of(self, pictures: State, least: int = 2) -> Tensor:
+        """Features [N, D] in double precision, of at least so many pictures."""
+        network, pictures = FEATURES[self.features](), self.fitting(pictures)
+        if len(pictures) < least:
+            raise DataError(f"{type(self).__name__} needs at least {least} pictures on either side, not {len(pictures)}")
         with torch.no_grad():
-            return FEATURES[self.features]()(pictures).double()
+            return network(pictures).double()
+
+    def fitting(self, pictures: State) -> Tensor:
+        """The pictures, if they are what the network was made for."""
+        shape = FEATURES[self.features]().shape
+        if not isinstance(pictures, Tensor) or tuple(pictures.shape[1:]) != shape:
+            given = list(pictures.shape[1:]) if isinstance(pictures, Tensor) else type(pictures).__name__
+            raise DataError(f"the features '{self.features}' are made for pictures of shape {list(shape)}, not {given}")
+        return pictures
 
 
 class Frechet(_OnFeatures):
@@ -42,22 +54,22 @@ class Recall(_OnFeatures):
     """Share of the real pictures that lie within the samples' manifold (Kynkäänniemi et al. 2019, arXiv:1904.06991)."""
 
     higher_is_better: ClassVar[bool] = True
-    neighbours: int = 3
+    neighbours: PositiveInt = 3
     """k of the k-nearest-neighbour balls."""
 
     def measure(self, samples: State, reference: State, cond: Mapping[str, Any] | None = None) -> float:
-        return coverage(self.of(reference), self.of(samples), self.neighbours)
+        return coverage(self.of(reference), self.of(samples, self.neighbours + 1), self.neighbours)
 
 
 class Precision(_OnFeatures):
     """Share of the samples that lie within the real pictures' manifold."""
 
     higher_is_better: ClassVar[bool] = True
-    neighbours: int = 3
+    neighbours: PositiveInt = 3
     """k of the k-nearest-neighbour balls."""
 
     def measure(self, samples: State, reference: State, cond: Mapping[str, Any] | None = None) -> float:
-        return coverage(self.of(samples), self.of(reference), self.neighbours)
+        return coverage(self.of(samples), self.of(reference, self.neighbours + 1), self.neighbours)
 
 
 def coverage(points: Tensor, manifold: Tensor, neighbours: int) -> float:
@@ -72,7 +84,8 @@ class LabelAccuracy(_OnFeatures):
     higher_is_better: ClassVar[bool] = True
 
     def measure(self, samples: State, reference: State, cond: Mapping[str, Any] | None = None) -> float:
-        assert isinstance(samples, Tensor) and cond is not None
+        if cond is None or "label" not in cond:
+            raise DataError(f"label accuracy needs data with the condition 'label'; they have {', '.join(cond or ()) or 'none'}")
         with torch.no_grad():
-            said = FEATURES[self.features]().classify(samples)
+            said = FEATURES[self.features]().classify(self.fitting(samples))
         return float((said.argmax(1) == cond["label"]).double().mean())

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from distill.core import Modality, State
+from distill.core.errors import DataError
 from torch import Tensor
 
 
@@ -42,7 +43,9 @@ class Image(Modality):
 
 
 def _tensor(samples: State) -> Tensor:
-    assert isinstance(samples, Tensor)
+    if not isinstance(samples, Tensor) or samples.ndim != 4 or samples.shape[1] not in (1, 3):
+        given = list(samples.shape) if isinstance(samples, Tensor) else type(samples).__name__
+        raise DataError(f"pictures are [B, 1 or 3, H, W], and these samples {given}: latents need a decoder")
     return samples
 
 

@@ -14,8 +14,11 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from distill.core import Builder, Denoiser, DistillError, Sampler
+from distill.core.errors import RecipeError
 from distill.core.paths import PATHS, Discrete, Flow, GaussianPath
 from distill.core.sampling import DDIM, Grid
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from distill.image import schedulers
@@ -92,27 +95,42 @@ class DiffusersNetwork(Builder):
     def _net(self) -> Any:
         if self.model:
             return self._load()
-        net = self._class()(**self.config)
+        try:
+            net = self._class()(**self.config)
+        except (AttributeError, TypeError, ValueError, ZeroDivisionError) as error:
+            raise RecipeError(f"{self.network_class} cannot be built from this config: {error}") from error
         if self.weights:
-            from safetensors.torch import load_file
-
-            net.load_state_dict(load_file(self.weights))
+            _fill(net, Path(self.weights))
         return net
 
     def _load(self) -> Any:
         folder = Path(self.model)
         nested = {"subfolder": self.subfolder} if not folder.is_dir() or (folder / self.subfolder).is_dir() else {}
         try:
-            return self._class().from_pretrained(self.model, **nested)
-        except (OSError, ValueError) as error:
+            return self._class().from_pretrained(self.model, use_safetensors=True, **nested)
+        except (OSError, ValueError, SafetensorError) as error:
             raise DistillError(
                 f"{self.network_class} could not be loaded from '{self.model}': {error}. Give a folder that "
                 f"save_pretrained wrote (with or without {self.subfolder}/), or a hub id that can be reached."
             ) from error
 
     def _scheduler(self) -> dict[str, Any]:
-        path = Path(self.model or ".") / "scheduler" / "scheduler_config.json"
-        return json.loads(path.read_text()) if self.model and path.exists() else {}
+        """The config of the scheduler beside the network; empty where there is none."""
+        if not self.model or self.path and self.kind:
+            return {}
+        if not Path(self.model).is_dir():
+            return self._hub_scheduler()
+        path = Path(self.model) / "scheduler" / "scheduler_config.json"
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+
+    def _hub_scheduler(self) -> dict[str, Any]:
+        import diffusers
+
+        try:
+            found: Any = diffusers.DDIMScheduler.load_config(self.model, subfolder="scheduler")
+        except (OSError, ValueError) as error:
+            raise DistillError(f"the scheduler of '{self.model}' cannot be read: {error}. Say 'path' and 'kind'.") from error
+        return dict(found)
 
     def _process(self) -> tuple[GaussianPath, str]:
         path, kind = schedulers.read(self._scheduler())
@@ -131,16 +149,38 @@ class DiffusersNetwork(Builder):
     def _export_diffusers(self, denoiser: Denoiser, sampler: Any, folder: Path) -> list[Path]:
         """Network and scheduler in diffusers' layout, the sampler beside them."""
         net: Any = denoiser.network.get_submodule("net")
-        net.save_pretrained(folder / self.subfolder)
+        if denoiser.scalars:
+            raise DistillError(f"diffusers has no place for the inputs {', '.join(denoiser.scalars)}: export to safetensors")
         schedulers.write(denoiser.path, denoiser.kind, sampler, folder / "scheduler")
+        net.save_pretrained(folder / self.subfolder)
         about = folder / "sampler.json"
         about.write_text(json.dumps(sampler.model_dump(mode="json"), indent=1) + "\n")
         return [folder / self.subfolder, folder / "scheduler", about]
 
 
+def _fill(net: nn.Module, path: Path) -> None:
+    """Put weights into a network: its own, or those of `distill export --to safetensors`."""
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DistillError(f"the weights {path} cannot be read: {error}. Give a safetensors file.") from error
+    tensors = {name.removeprefix("network.net."): tensor for name, tensor in tensors.items()}
+    mine = net.state_dict()
+    if odd := mine.keys() ^ tensors.keys() or {name for name in mine if mine[name].shape != tensors[name].shape}:
+        raise DistillError(f"the weights {path} do not fit the network's config: {', '.join(sorted(odd)[:3])} differ")
+    net.load_state_dict(tensors)
+
+
 class UNet2D(DiffusersNetwork):
     """`UNet2DModel`: pictures or latents, with or without a class label; the null label is the last."""
 
+    example: ClassVar[dict[str, Any]] = {
+        "config": {
+            "sample_size": 8, "in_channels": 1, "out_channels": 1, "block_out_channels": [8, 16], "layers_per_block": 1,
+            "down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+            "norm_num_groups": 4, "attention_head_dim": 4, "num_class_embeds": 3,
+        }
+    }  # fmt: skip
     network_class: ClassVar[str] = "UNet2DModel"
     subfolder: ClassVar[str] = "unet"
     sites: ClassVar[tuple[str, ...]] = ("time_embedding",)
@@ -161,6 +201,14 @@ class UNet2D(DiffusersNetwork):
 class UNet2DCondition(DiffusersNetwork):
     """`UNet2DConditionModel`: the networks of Stable Diffusion 1, 2 and XL. Conditions: `text`, and XL's `pooled`, `sizes`."""
 
+    example: ClassVar[dict[str, Any]] = {
+        "tokens": 4,
+        "config": {
+            "sample_size": 8, "block_out_channels": [8, 16], "layers_per_block": 1, "cross_attention_dim": 16,
+            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+            "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"], "norm_num_groups": 4, "attention_head_dim": 2,
+        },
+    }  # fmt: skip
     network_class: ClassVar[str] = "UNet2DConditionModel"
     subfolder: ClassVar[str] = "unet"
     sites: ClassVar[tuple[str, ...]] = ("time_embedding",)
@@ -183,6 +231,12 @@ class UNet2DCondition(DiffusersNetwork):
 class DiT(DiffusersNetwork):
     """`DiTTransformer2DModel`: class-conditional transformers; the null label is the number of classes."""
 
+    example: ClassVar[dict[str, Any]] = {
+        "config": {
+            "sample_size": 8, "in_channels": 1, "num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2,
+            "num_embeds_ada_norm": 3, "norm_num_groups": 1,
+        }
+    }  # fmt: skip
     network_class: ClassVar[str] = "DiTTransformer2DModel"
     subfolder: ClassVar[str] = "transformer"
 
@@ -210,6 +264,14 @@ class DiT(DiffusersNetwork):
 class MMDiT(DiffusersNetwork):
     """`SD3Transformer2DModel`: joint text-image transformers. Conditions: `text` and `pooled`."""
 
+    example: ClassVar[dict[str, Any]] = {
+        "tokens": 4,
+        "config": {
+            "sample_size": 8, "in_channels": 4, "out_channels": 4, "num_layers": 2, "num_attention_heads": 2,
+            "attention_head_dim": 8, "joint_attention_dim": 16, "caption_projection_dim": 16,
+            "pooled_projection_dim": 8, "pos_embed_max_size": 8,
+        },
+    }  # fmt: skip
     network_class: ClassVar[str] = "SD3Transformer2DModel"
     subfolder: ClassVar[str] = "transformer"
     sites: ClassVar[tuple[str, ...]] = ("time_text_embed",)

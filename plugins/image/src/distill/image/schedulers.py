@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,18 @@ KINDS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 
 def read(config: Mapping[str, Any]) -> tuple[GaussianPath, str]:
     """Path and parameterisation that a scheduler config describes; flow and velocity for an empty one."""
-    name = str(config.get("_class_name", "FlowMatch"))
-    if name.startswith("FlowMatch"):
+    name, said = str(config.get("_class_name", "FlowMatch")), str(config.get("prediction_type", "epsilon"))
+    if name.startswith("FlowMatch") or said == "flow_prediction":
         return Flow(), "velocity"
-    return Discrete(alphas_cumprod=tuple(_betas(config))), KINDS[config.get("prediction_type", "epsilon")]
+    if said not in KINDS or not config.keys() & {"beta_schedule", "beta_start", "trained_betas"}:
+        raise DistillError(
+            f"the scheduler {name} with prediction_type '{said}' is none that can be read: known are FlowMatch "
+            f"schedulers, and those with betas that predict {', '.join(KINDS)}. Say 'path' and 'kind' in the recipe."
+        )
+    return Discrete(alphas_cumprod=_alphas_cumprod(config)), KINDS[said]
 
 
-def _betas(config: Mapping[str, Any]) -> list[float]:
+def _alphas_cumprod(config: Mapping[str, Any]) -> tuple[float, ...]:
     steps, start, end = config.get("num_train_timesteps", 1000), config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
     schedules = {
         "linear": lambda: torch.linspace(start, end, steps, dtype=torch.float64),
@@ -35,8 +39,11 @@ def _betas(config: Mapping[str, Any]) -> list[float]:
     if given is None and schedule not in schedules:
         raise DistillError(f"the scheduler's beta_schedule '{schedule}' is unknown; known: {', '.join(schedules)}")
     betas = schedules[schedule]() if given is None else torch.tensor(given, dtype=torch.float64)
-    found: list[float] = (1 - betas).cumprod(0).tolist()
-    return found
+    bars = (1 - betas).cumprod(0)
+    if config.get("rescale_betas_zero_snr"):  # Lin et al. 2024, arXiv:2305.08891, algorithm 1, but for a last bit
+        first, last = bars[0].sqrt(), bars[-1].sqrt()
+        bars = ((bars.sqrt() - last) * first / (first - last)).square().clamp_min(2**-24)
+    return tuple(bars.tolist())
 
 
 def _cosine(steps: int) -> torch.Tensor:
@@ -61,7 +68,9 @@ def write(path: GaussianPath, kind: str, sampler: Sampler, folder: Path) -> None
     if not isinstance(path, Discrete):
         raise DistillError(f"diffusers has no scheduler for the path {type(path).__name__}: export to safetensors")
     bars = torch.tensor((1.0, *path.alphas_cumprod), dtype=torch.float64)
-    said = {ours: theirs for theirs, ours in KINDS.items()}[kind]
+    said = {ours: theirs for theirs, ours in KINDS.items()}.get(kind)
+    if said is None:
+        raise DistillError(f"diffusers has no scheduler for predictions of kind {kind} here: export to safetensors")
     discrete = diffusers.LCMScheduler if renoises else diffusers.DDIMScheduler
     discrete(
         num_train_timesteps=len(bars) - 1, trained_betas=(1 - bars[1:] / bars[:-1]).tolist(), prediction_type=said

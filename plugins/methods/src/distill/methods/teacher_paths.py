@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-from distill.core import Batch, Context, Event, Trajectory, rollout, tree
+from distill.core import Batch, Context, Event, Trajectory, cfg, rollout, tree
 from distill.core.sampling import DPM, Grid, Move, Solver
 
 from distill.methods.trajectories import draw_scalars
@@ -105,3 +105,67 @@ def detached(walk: Generator[Move, Any, Any]) -> Iterator[Move]:
         while True:
             yield move
             move = walk.send(tree.detach(move.next))
+
+
+class Harvest(Trajectory):
+    """Training points picked from the teacher's own route from noise: no data, no noising.
+
+    N jittered times, the first of them noise alone and not kept; at each of the others the event holds the route's state,
+    the teacher's velocity there, and what the student says (TBCM: Tang et al. 2025, arXiv:2511.20410). All points of all
+    routes form one event of (N − 1)·B samples.
+    """
+
+    points: int = 16
+    """N, steps of the route."""
+    shift: float = 2.5
+    """Timestep shift of the flow time τ, with tan t = τ/(1−τ)."""
+    guidance: tuple[float, ...] = ()
+    """Guidance weights of the teacher, one drawn per sample and given to the student as its input w; none if empty."""
+    blank: float | None = None
+    """Value of an empty sample; a route that ends near one is dropped with probability 1 − MSE."""
+    teacher: str = "teacher"
+    """Role that shows the route."""
+
+    def times(self, ctx: Context) -> tuple[float, ...]:
+        """This iteration's route: π/2, then a uniform time in each interval of the reference, then 0."""
+        tau = torch.linspace(1, 0, self.points + 1, dtype=torch.float64)
+        tau = self.shift * tau / (1 + (self.shift - 1) * tau)
+        edges = torch.atan2(tau, 1 - tau)
+        u = torch.rand(self.points, generator=ctx.rng.generator("harvest/jitter"), device=ctx.rng.device).to(edges)
+        inside = torch.lerp(edges[1:], edges[:-1], u)
+        return (float(edges[0]), *inside[1:].tolist(), 0.0)
+
+    def events(self, batch: Batch, ctx: Context, *, attached: bool) -> Iterator[Event]:
+        student, teacher = ctx.roles["student"], ctx.roles[self.teacher]
+        times, scalars = self.times(ctx), self._weights(batch, ctx)
+        start = student.denoiser.path.prior(batch.noise(ctx.rng, "harvest/noise"), times[0])
+        guidance = cfg(scalars["w"]) if scalars else None
+        moves = list(rollout(teacher, start, times, cond=batch.cond, guidance=guidance))
+        kept, end = moves[1:], moves[-1].next
+        x_t, t = tree.concatenate([move.x for move in kept]), torch.cat([move.prediction.t for move in kept])
+        velocity = tree.concatenate([move.prediction.velocity for move in kept])
+        cond, inputs = repeated(batch.cond, len(kept)), repeated(scalars, len(kept))
+        with torch.set_grad_enabled(attached):
+            said = student.predict(x_t, t, cond, **inputs)
+        yield Event(
+            said.x0, cond, t, x_t, None, said, targets={"velocity": velocity}, scalars=inputs,
+            weight=self._full(end, ctx, len(kept)), meta={"times": times, "end": end},
+        )  # fmt: skip
+
+    def _weights(self, batch: Batch, ctx: Context) -> dict[str, Any]:
+        if not self.guidance:
+            return {}
+        choice = ctx.rng.integers(len(self.guidance), batch.size, stream="harvest/guidance")
+        return {"w": torch.tensor(self.guidance, device=choice.device)[choice]}
+
+    def _full(self, end: Any, ctx: Context, times: int) -> Any:
+        """1 for the samples that are kept and 0 for those too near to an empty one, or None."""
+        if self.blank is None:
+            return None
+        gap = tree.mean(tree.tree_map(lambda x: (x - self.blank) ** 2, end))
+        return (ctx.rng.uniform(len(gap), stream="harvest/blank") < gap).to(gap).repeat(times)
+
+
+def repeated(named: Any, times: int) -> dict[str, Any]:
+    """Named values of a batch, so many times over."""
+    return {name: tree.concatenate([value] * times) for name, value in named.items()}

@@ -70,12 +70,13 @@ def train(
     size: int = 256,
     seed: int = 0,
     lens: Lens | None = None,
+    steps: int | None = None,
 ) -> Engine:
-    """Run a method to its end in memory. `fixed` are the networks that it starts from, by role name."""
+    """Run a method in memory, to its end or for so many iterations. `fixed` are the networks that it starts from."""
     roles = assemble(method, {k: v if isinstance(v, Role) else Role(k, v) for k, v in fixed.items()})
     shape = next((role.module.shape for role in roles.values() if isinstance(role.module, Denoiser)), None)
     source = partial(_source, data, size, seed, shape)
-    return Engine(roles, method.plan(Sampler()), source, seed=seed, lens=lens).run()
+    return Engine(roles, method.plan(Sampler()), source, seed=seed, lens=lens).run(steps)
 
 
 def _source(data: Samples | None, size: int, seed: int, shape: Any, start: int) -> Iterator[Batch]:

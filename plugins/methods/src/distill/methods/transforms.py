@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from distill.core import DistillError, Roles, Transform
+from distill.core import Denoiser, DistillError, Roles, Transform
 from torch import nn
 
 
@@ -31,7 +33,9 @@ class LoRA(Transform):
         role = roles[name]
         network = role.denoiser.network
         config = LoraConfig(r=self.rank, lora_alpha=self.alpha or self.rank, target_modules=self._targets(network))
-        inject_adapter_in_model(config, network, adapter_name=name)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are the point here
+            inject_adapter_in_model(config, network, adapter_name=name)
         layers = [part for part in network.modules() if isinstance(part, BaseTunerLayer)]
         mine = {key: p for key, p in network.named_parameters() if f".{name}." in key or key.endswith(f".{name}")}
         if not mine:
@@ -58,8 +62,14 @@ class LoRA(Transform):
                 for parameter, learns in zip(adapters, learning, strict=True):
                     parameter.requires_grad_(learns)
 
+        def fold() -> Denoiser:
+            with scope():
+                alone = copy.deepcopy(role.denoiser)
+            alone.network = merged(alone.network)
+            return alone
+
         off()
-        role.scope, role.own = scope, mine
+        role.scope, role.own, role.fold = scope, mine, fold
 
     def _targets(self, network: nn.Module) -> list[str]:
         layers = [key for key, part in network.named_modules() if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d)]
@@ -70,13 +80,13 @@ class LoRA(Transform):
 class ScalarInput(Transform):
     """An extra scalar input that changes nothing until it is trained: a guidance weight, a step size, a step count."""
 
-    name: str = "w"
+    scalar: str = "w"
     """Name under which `predict` takes it."""
     scale: float = 1.0
     """Factor before the Fourier features; about 1 / the range of the input."""
 
     def apply(self, roles: Roles, name: str) -> None:
-        roles[name].denoiser.add_scalar(self.name, self.scale)
+        roles[name].denoiser.add_scalar(self.scalar, self.scale)
 
 
 def merged(network: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from distill.methods.papers.progressive_distillation import ProgressiveDistillat
 from distill.methods.teacher_paths import GridJumps
 
 NETWORK = MLPDenoiser(path="cosine", kind="v", width=160)
-FIT, LONG, SHORT, LR = 1500, 2800, 1000, 1e-3
+FIT, STEPS, LR = 1500, 3600, 1e-3
 
 
 class TwoJumps(Denoiser):
@@ -50,7 +49,7 @@ def residual(steps: int, seed: int = 0) -> float:
 
 
 def claim(seed: int) -> Claim:
-    """Distil 64 → 2 → 1 jumps and compare with the teacher's own DDIM at 2 and 1."""
+    """Distil 64 jumps into one and compare with the teacher's own DDIM at 2 and 1."""
     law, rng = toys.ring(Cosine()), Rng(seed)
     data, reference = Samples(x=law.data(20000, rng)), law.data(4096, rng, stream="reference")
     fitted = toys.train(
@@ -61,21 +60,21 @@ def claim(seed: int) -> Claim:
         return toys.sliced_wasserstein(toys.draw(role, sampler, 4096, seed + 1), reference)
 
     plain = {n: measure(fitted, Sampler(steps=n)) for n in (2, 1)}
-    teacher, ours = fitted, {}
-    for start, end, steps in ((64, 2, LONG), (2, 1, SHORT)):
-        method = ProgressiveDistillation(start=start, end=end, steps=steps, lr=LR)
-        engine = toys.train(method, {"teacher": copy.deepcopy(teacher.module)}, data=data, seed=seed)
-        teacher, ours[end] = engine.roles["student"], measure(engine.roles["student"], engine.sampler)
+    method = ProgressiveDistillation(start=64, end=1, steps=STEPS, lr=LR)
+    engine = toys.train(method, {"teacher": fitted.module}, data=data, seed=seed, steps=STEPS * 3 // 4)
+    student = engine.roles["student"]
+    two = measure(student, Sampler(steps=2))
+    one = measure(student, engine.run().sampler)
     return Claim(
         "progressive-distillation",
         "Halving a sampler's steps stage by stage keeps few-step samples on the data's law.",
         [
-            Row("SW of 2 jumps / DDIM's", ours[2] / plain[2], "<=", 0.35, f"DDIM, 2 steps: {plain[2]:.3f}"),
-            Row("SW of 1 jump / DDIM's", ours[1] / plain[1], "<=", 0.2, f"DDIM, 1 step: {plain[1]:.3f}"),
+            Row("SW of 2 jumps / DDIM's", two / plain[2], "<=", 0.25, f"DDIM, 2 steps: {plain[2]:.3f}"),
+            Row("SW of 1 jump / DDIM's", one / plain[1], "<=", 0.2, f"DDIM, 1 step: {plain[1]:.3f}"),
             Row("target's residual, linear denoiser", max(map(residual, (1, 2, 8, 32))), "<=", 1e-10, "0 in exact arithmetic"),
         ],
         broken=BROKEN,
-        settings={"data": "ring of 8, std 0.1, cosine path", "seed": seed, "steps": (FIT, LONG, SHORT), "lr": LR},
+        settings={"data": "ring of 8, std 0.1, cosine path", "seed": seed, "steps": (FIT, STEPS), "lr": LR},
     )
 
 

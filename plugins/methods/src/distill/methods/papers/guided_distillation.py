@@ -59,7 +59,7 @@ class GuidedDistillation(Method):
     """Sample with twice as many calls, each two steps down and one re-noised up, instead of plain jumps."""
 
     def roles(self) -> dict[str, RoleSpec]:
-        w_input = ScalarInput(name="w", scale=1 / self.w[1])
+        w_input = ScalarInput(scalar="w", scale=1 / self.w[1])
         return {"student": RoleSpec(copy_of="teacher", transforms=(w_input,)), **PREVIOUS}
 
     def plan(self, teacher: Any) -> Plan:

@@ -43,7 +43,7 @@ class SFD(Method):
     """Learning rate; a tenth of it from half time on."""
 
     def roles(self) -> dict[str, RoleSpec]:
-        count = (ScalarInput(name="steps", scale=1 / max(self.counts)),) if len(self.counts) > 1 else ()
+        count = (ScalarInput(scalar="steps", scale=1 / max(self.counts)),) if len(self.counts) > 1 else ()
         return {"student": RoleSpec(copy_of="teacher", transforms=count)}
 
     def plan(self, teacher: Any) -> Plan:

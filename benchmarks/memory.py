@@ -1,0 +1,77 @@
+"""Memory of DMD2 with adapters on one frozen base, against three full copies of the network."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from distill.core import Denoiser, Engine, RoleSpec
+from distill.image.networks import DiT
+from distill.methods.transforms import LoRA
+from dmd2 import engine
+from table import Row
+from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+MIB = 2**20
+
+
+def network(layers: int = 8, heads: int = 6) -> Denoiser:
+    """A DiT; 25 million parameters unless told otherwise."""
+    return DiT(config={
+        "sample_size": 8, "in_channels": 1, "out_channels": 1, "num_attention_heads": heads, "attention_head_dim": 64,
+        "num_layers": layers, "patch_size": 2, "num_embeds_ada_norm": 10, "norm_num_groups": 1,
+    }).build()  # fmt: skip
+
+
+def _tensors(run: Engine) -> Iterator[Tensor]:
+    for role in run.roles.values():
+        for parameter in role.module.parameters():
+            yield parameter
+            if parameter.grad is not None:
+                yield parameter.grad
+    for optimiser in run.optimisers.values():
+        for state in optimiser.state.values():
+            yield from (value for value in state.values() if isinstance(value, Tensor))
+
+
+def held(run: Engine) -> int:
+    """Bytes of parameters, gradients and optimiser state now, each tensor once however many roles share it."""
+    return sum({t.data_ptr(): t.numel() * t.element_size() for t in _tensors(run)}.values())
+
+
+def peak(adapters: bool, denoiser: Denoiser, iterations: int = 2) -> int:
+    """The most that was held when an optimiser stepped."""
+    lora = RoleSpec(shares="teacher", transforms=(LoRA(rank=8),))
+    run = engine(denoiser, size=2, **({"student": lora, "critic": lora} if adapters else {}))
+    seen: list[int] = []
+    handle = register_optimizer_step_post_hook(lambda *_: seen.append(held(run)))
+    try:
+        run.run(iterations)
+    finally:
+        handle.remove()
+    return max(seen)
+
+
+def _child(adapters: bool) -> tuple[int, int]:
+    """(bytes held at the peak, growth of the process's largest resident size), in a process of its own."""
+    peak(adapters, network(layers=1, heads=1))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    bytes_held = peak(adapters, network())
+    return bytes_held, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+
+
+def _apart(work: Any, *args: Any) -> Any:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(work, args)
+
+
+def memory() -> list[Row]:
+    """Peak of parameters, gradients and optimiser state, and what the processes say."""
+    (few, small), (many, large) = _apart(_child, True), _apart(_child, False)
+    note = f"resident size of the processes grew by {small / MIB:.0f} and {large / MIB:.0f} MiB, activations included"
+    what = "peak memory of student and critic as LoRA on one base, against three full copies"
+    return [Row(what, 0.5, few / many, f"{few / MIB:.0f} MiB", f"{many / MIB:.0f} MiB", note)]
