@@ -1,8 +1,9 @@
-"""A small training with all that a checkpoint must hold; the tests run it as a process of its own, and kill it.
+"""A small training with all that a checkpoint must hold; the tests run it as a process of its own, and kill
+it.
 
-    python _trainer.py curve OUT.json            one process, or several under `accelerate launch`
-    python _trainer.py kills FOLDER SEED         forks the training until it ends, killing it at random moments
-    python _trainer.py full FOLDER BYTES         trains, then saves while no file may be larger than BYTES
+python _trainer.py curve OUT.json            one process, or several under `accelerate launch`
+python _trainer.py crashes FOLDER SEED       forks the training until it ends, killing it at random moments;
+                                             and once with a disk that is full
 """
 
 from __future__ import annotations
@@ -22,8 +23,24 @@ from accelerate import Accelerator
 from torch import nn
 
 from distill.core import (
-    EMA, Copy, Denoiser, Engine, Event, Loss, Optimiser, Phase, Plan, Role, Roles, Sampler, Samples, Trajectory, Update,
-    batches, checkpoint, tree,
+    EMA,
+    Copy,
+    Denoiser,
+    Engine,
+    Event,
+    Loss,
+    Optimiser,
+    Phase,
+    Plan,
+    Role,
+    Roles,
+    Sampler,
+    Samples,
+    Trajectory,
+    Update,
+    batches,
+    checkpoint,
+    tree,
 )  # fmt: skip
 from distill.core.contracts import Fit
 from distill.core.errors import CheckpointError
@@ -51,7 +68,8 @@ class Noised(Trajectory):
 
 class Regress(Loss):
     owns: bool = True
-    """Keep and use an average over steps; of this process's samples, so one process alone has that of the whole batch."""
+    """Keep and use an average over steps; of this process's samples, so one process alone has that of the
+    whole batch."""
 
     def terms(self, event, ctx):
         error = tree.mean((event.x - event.targets["x"]) ** 2)
@@ -78,10 +96,15 @@ class Calibrate(Fit):
 
 
 def plan(steps, owns):
-    both = (Update(trajectory=Noised(), loss=Regress(owns=owns), every=2), Update(trajectory=Noised(), loss=Imitate()))
+    both = (
+        Update(trajectory=Noised(), loss=Regress(owns=owns), every=2),
+        Update(trajectory=Noised(), loss=Imitate()),
+    )
     first = Phase(
-        name="both", steps=steps // 2, updates=both, actions=(EMA(decay=0.9),), at_end=(Copy(target="past"), EMA(decay=0.5)),
-        optimisers={"student": Optimiser(lr=1e-2, clip=1.0, warmup=20, weight_decay=0.1), "critic": Optimiser(lr=1e-2)},
+        name="both", steps=steps // 2, updates=both, actions=(EMA(decay=0.9),), at_end=(Copy(target="past"),
+        EMA(decay=0.5)),
+        optimisers={"student": Optimiser(lr=1e-2, clip=1.0, warmup=20, weight_decay=0.1),
+        "critic": Optimiser(lr=1e-2)},
     )  # fmt: skip
     last = Phase(
         name="student", steps=steps - steps // 2, updates=both[:1], actions=(EMA(decay=0.9, every=3),),
@@ -90,16 +113,24 @@ def plan(steps, owns):
     return Plan(phases=(first, Phase(name="fit", fit=Calibrate()), last))
 
 
-def engine(folder=None, *, steps=300, dropout=0.1, size=16, accelerator=None, careless=0, owns=True, **options):
+def engine(
+    folder=None, *, steps=300, dropout=0.1, size=16, accelerator=None, careless=0, owns=True, **options
+):
     accelerator = accelerator or Accelerator(cpu=True)
     rank, world = accelerator.process_index, accelerator.num_processes
     torch.manual_seed(careless * rank)
-    nets = {name: Denoiser(Net(dropout), Flow(), "x0", shape=(2,)) for name in ("student", "critic", "past", "student_ema")}
-    roles = Roles({name: Role(name, net, frozen=name in ("past", "student_ema")) for name, net in nets.items()})
+    nets = {
+        name: Denoiser(Net(dropout), Flow(), "x0", shape=(2,))
+        for name in ("student", "critic", "past", "student_ema")
+    }
+    roles = Roles(
+        {name: Role(name, net, frozen=name in ("past", "student_ema")) for name, net in nets.items()}
+    )
     data = Samples(x=torch.randn(100, 2, generator=torch.Generator().manual_seed(7)).cumsum(1))
     source = partial(batches, data, size, seed=1)
     return Engine(
-        roles, plan(steps, owns), lambda start: source(start=start, rank=rank, world=world), seed=3, folder=folder,
+        roles, plan(steps, owns), lambda start: source(start=start, rank=rank, world=world), seed=3,
+        folder=folder,
         accelerator=accelerator, **options,
     )  # fmt: skip
 
@@ -112,18 +143,24 @@ def train(folder):
 
 
 def curve(out):
-    """The loss curve over 60 iterations of a global batch of 16, from weights that differ between processes."""
+    """The loss curve over 60 iterations of a global batch of 16, from weights that differ between
+    processes."""
     lines = []
-    made = engine(steps=60, dropout=0.0, careless=1, owns=False, on_step=lambda _, metrics: lines.append(metrics)).run()
+    made = engine(
+        steps=60, dropout=0.0, careless=1, owns=False, on_step=lambda _, metrics: lines.append(metrics)
+    ).run()
     if made.accelerator.is_main_process:
         weights = [value for role in made.roles.values() for value in role.tensors().values()]
         sums = [float(value.double().sum()) for value in weights]
-        Path(out).write_text(json.dumps({"curve": lines, "weights": sums, "world": made.accelerator.num_processes}))
+        Path(out).write_text(
+            json.dumps({"curve": lines, "weights": sums, "world": made.accelerator.num_processes})
+        )
     made.accelerator.end_training()
 
 
 def fork(work, *args):
-    """Run a function in a child: its process id. The parent never runs a backward pass, so that forking is safe."""
+    """Run a function in a child: its process id. The parent never runs a backward pass, so that forking is
+    safe."""
     child = os.fork()
     if not child:
         work(*args)
@@ -131,8 +168,9 @@ def fork(work, *args):
     return child
 
 
-def kills(folder, seed):
-    """Train once in peace, then again, killed at random moments; each checkpoint that can be seen must be whole."""
+def crashes(folder, seed):
+    """Train once in peace, then again, killed at random moments; each checkpoint that can be seen must be
+    whole."""
     folder, dice, killed, seen = Path(folder), random.Random(int(seed)), 0, set()
     engine().run(0)  # the slow imports, once for all children
     started = time.monotonic()
@@ -150,23 +188,22 @@ def kills(folder, seed):
         if not os.WIFSIGNALED(status):
             break
         killed += 1
+    os.waitpid(fork(full, folder / "full"), 0)
     print(json.dumps({"kills": killed, "status": os.waitstatus_to_exitcode(status), "seen": len(seen)}))
 
 
-def full(folder, size):
-    """Save once, then again under a limit on the size of files."""
-    made = engine(Path(folder), steps=40)
+def full(folder):
+    """Save once, then again where no file may grow beyond 2,000 bytes."""
+    made = engine(folder, steps=40)
     made.run(5).save()
     made.run(5)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), int(size)))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
     try:
         made.save()
     except CheckpointError as error:
-        print(error)
-        checkpoint.read(made.last_checkpoint())
-        print(made.last_checkpoint().name, sorted(path.name for path in (Path(folder) / "checkpoints").iterdir()))
+        (folder / "message").write_text(str(error))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"curve": curve, "kills": kills, "full": full, "train": lambda folder: train(Path(folder))}[sys.argv[1]](*sys.argv[2:])
+    {"curve": curve, "crashes": crashes}[sys.argv[1]](*sys.argv[2:])

@@ -83,7 +83,8 @@ class Listed(Dataset):
 @pytest.mark.parametrize("samples, says", [
     ([{"x": torch.zeros(2)}, {"x": torch.zeros(3)}], r"differ in shape: \(2,\), \(3,\)"),
     ([{"x": torch.zeros(2)}, {"y": torch.zeros(2)}], "differ in their fields"),
-    ([{"x": Masked(torch.zeros(1, n, 2), torch.ones(1, n, dtype=torch.bool))} for n in (3, 4)], "differ in shape"),
+    ([{"x": Masked(torch.zeros(1, n, 2), torch.ones(1, n, dtype=torch.bool))} for n in (3, 4)],
+    "differ in shape"),
 ], ids=["shape", "fields", "masked"])  # fmt: skip
 def test_unequal_samples_are_one_clear_error(samples, says):
     with pytest.raises(DataError, match=says):

@@ -1,4 +1,5 @@
-"""The one loop: whom gradient reaches, in which order, how often, and what happens when something goes wrong."""
+"""The one loop: whom gradient reaches, in which order, how often, and what happens when something goes
+wrong."""
 
 from __future__ import annotations
 
@@ -14,8 +15,27 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from distill.core import (
-    EMA, Batch, Copy, Denoiser, Engine, Event, Lens, Loss, Optimiser, Phase, Plan, Role, Roles, Sampler, Samples, Subject,
-    Trajectory, Update, batches, checkpoint, tree,
+    EMA,
+    Batch,
+    Copy,
+    Denoiser,
+    Engine,
+    Event,
+    Lens,
+    Loss,
+    Optimiser,
+    Phase,
+    Plan,
+    Role,
+    Roles,
+    Sampler,
+    Samples,
+    Subject,
+    Trajectory,
+    Update,
+    batches,
+    checkpoint,
+    tree,
 )  # fmt: skip
 from distill.core.contracts import Fit
 from distill.core.errors import CheckpointError, NonFiniteError, RecipeError
@@ -114,7 +134,9 @@ def test_gradient_moves_the_named_role_and_passes_the_others():
 
 
 def test_a_critic_that_learns_too_gets_no_gradient_from_the_student_s_loss():
-    both = engine(("student", "critic"), plan(*updates(Regress(also=("critic",)), Regress(role="critic"))), size=8)
+    both = engine(
+        ("student", "critic"), plan(*updates(Regress(also=("critic",)), Regress(role="critic"))), size=8
+    )
     alone = engine(("student", "critic"), plan(*updates(Regress(role="critic"))))
     both.run(1), alone.run(1)
     assert torch.equal(weights(both.roles["critic"]), weights(alone.roles["critic"]))
@@ -123,14 +145,19 @@ def test_a_critic_that_learns_too_gets_no_gradient_from_the_student_s_loss():
 def test_only_roles_that_learn_train_and_want_gradient():
     actions = {"actions": (EMA(),), "at_end": (Copy(target="teacher"),)}
     made = engine(("student", "teacher", "student_ema"), plan(*updates(Regress()), **actions))
-    state = {n: (r.module.training, all(p.requires_grad for p in r.parameters())) for n, r in made.roles.items()}
+    state = {
+        n: (r.module.training, all(p.requires_grad for p in r.parameters())) for n, r in made.roles.items()
+    }
     assert state == {"student": (True, True), "teacher": (False, False), "student_ema": (False, False)}
 
 
 def test_an_adapter_is_freed_although_its_base_is_frozen():
     teacher = role("teacher")
     own = {"a": teacher.module.network.layers[0].bias}
-    made = engine(Roles({"teacher": teacher, "student": Role("student", teacher.module, own=own)}), plan(*updates(Regress())))
+    made = engine(
+        Roles({"teacher": teacher, "student": Role("student", teacher.module, own=own)}),
+        plan(*updates(Regress())),
+    )
     base = teacher.module.network.layers[0].weight.clone()
     made.run()
     assert torch.equal(base, teacher.module.network.layers[0].weight) and not teacher.module.training
@@ -161,7 +188,8 @@ def test_a_loss_that_cannot_reach_its_role_is_an_error():
 
 @pytest.mark.parametrize("who, programme, says", [
     (("student",), plan(*updates(Regress(role="critic"))), "needs the role critic, and this run has student"),
-    (("student",), Plan(phases=(Phase(steps=1, updates=updates(Regress())),)), "moves student without an optimiser"),
+    (("student",), Plan(phases=(Phase(steps=1, updates=updates(Regress())),)),
+    "moves student without an optimiser"),
     (("student",), plan(*updates(Regress()), actions=(EMA(),)), "needs the role student_ema"),
 ], ids=["role", "optimiser", "action"])  # fmt: skip
 def test_a_plan_that_does_not_fit_is_refused_at_once(who, programme, says):
@@ -197,7 +225,9 @@ def test_neighbours_share_events_unless_one_is_fresh_or_another_stands_between()
     assert len(cadence("events")) == 2
     LOG.clear()
     other = Update(trajectory=Data(times=(0.1,)), loss=Regress(role="critic"))
-    engine(("student", "critic"), plan(updates(Regress())[0], other, *updates(Regress(role="critic")), steps=1)).run()
+    engine(
+        ("student", "critic"), plan(updates(Regress())[0], other, *updates(Regress(role="critic")), steps=1)
+    ).run()
     assert len(cadence("events")) == 3
 
 
@@ -224,7 +254,10 @@ def test_the_optimiser_steps_between_the_events_of_a_trajectory():
 
 
 def test_phases_follow_each_other_with_new_optimisers():
-    first, second = (Phase(name=n, steps=4, updates=updates(Regress()), optimisers={"student": Optimiser(lr=1e-2)}) for n in "ab")
+    first, second = (
+        Phase(name=n, steps=4, updates=updates(Regress()), optimisers={"student": Optimiser(lr=1e-2)})
+        for n in "ab"
+    )
     made = engine(("student",), Plan(phases=(first, second)))
     made.run(4)
     ages = [float(s["step"]) for s in made.optimisers["student"].state_dict()["state"].values()]
@@ -247,8 +280,15 @@ def test_a_run_in_pieces_is_a_run_in_one():
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_micro_batches_add_up_to_the_big_batch(accumulate):
     big = engine(("student",), plan(*updates(Regress()), steps=5, clip=0.5), size=16).run()
-    small = engine(("student",), plan(*updates(Regress()), steps=5, clip=0.5), size=16 // accumulate, accumulate=accumulate).run()
-    torch.testing.assert_close(weights(small.roles["student"]), weights(big.roles["student"]), rtol=0, atol=1e-6)
+    small = engine(
+        ("student",),
+        plan(*updates(Regress()), steps=5, clip=0.5),
+        size=16 // accumulate,
+        accumulate=accumulate,
+    ).run()
+    torch.testing.assert_close(
+        weights(small.roles["student"]), weights(big.roles["student"]), rtol=0, atol=1e-6
+    )
 
 
 def test_micro_batches_with_unequal_numbers_of_events_leave_no_gradient_behind():
@@ -276,11 +316,15 @@ def test_events_weigh_their_samples():
 
 def test_gradients_are_clipped_to_their_norm_and_the_norm_is_reported():
     norms = []
-    made = engine(("student",), plan(*updates(Regress()), steps=1, clip=1e-3), on_step=lambda _, m: norms.append(m))
+    made = engine(
+        ("student",), plan(*updates(Regress()), steps=1, clip=1e-3), on_step=lambda _, m: norms.append(m)
+    )
     made._make_optimisers()
     seen = []
     made.optimisers["student"].optimizer.register_step_pre_hook(
-        lambda *_: seen.append(torch.stack([p.grad.norm() for p in made.roles["student"].parameters()]).norm())
+        lambda *_: seen.append(
+            torch.stack([p.grad.norm() for p in made.roles["student"].parameters()]).norm()
+        )
     )
     made.run()
     assert float(seen[0]) == pytest.approx(1e-3, rel=1e-3) and norms[0]["student_grad_norm"] > 1e-2
@@ -288,19 +332,24 @@ def test_gradients_are_clipped_to_their_norm_and_the_norm_is_reported():
 
 def test_learning_rates_warm_up_and_fall():
     optimiser = Optimiser(lr=1.0, schedule="cosine", warmup=4)
-    assert [optimiser.rate(step, 8) for step in (0, 1)] == pytest.approx([0.25, 0.5 * (1 + math.cos(math.pi / 8)) / 2])
+    assert [optimiser.rate(step, 8) for step in (0, 1)] == pytest.approx(
+        [0.25, 0.5 * (1 + math.cos(math.pi / 8)) / 2]
+    )
     assert Optimiser(lr=1.0, schedule="linear").rate(6, 8) == 0.25 and Optimiser(lr=2.0).rate(7, 8) == 2.0
     rates = []
-    cosine = {"student": Optimiser(lr=1.0, schedule="linear")}
-    made = engine(("student",), Plan(phases=(Phase(steps=4, updates=updates(Regress()), optimisers=cosine),)),
-                  on_step=lambda e, _: rates.append(e.optimisers["student"].param_groups[0]["lr"]))  # fmt: skip
+    linear = {"student": Optimiser(lr=1.0, schedule="linear")}
+    falling = Plan(phases=(Phase(steps=4, updates=updates(Regress()), optimisers=linear),))
+    made = engine(("student",), falling)
+    made.on_step = lambda *_: rates.append(made.optimisers["student"].param_groups[0]["lr"])
     made.run()
     assert rates == [1.0, 0.75, 0.5, 0.25]
 
 
 def test_terms_are_weighted_and_averaged():
     seen = []
-    heavy = engine(("student",), plan(*updates(Regress(weight=0.0)), steps=1), on_step=lambda _, m: seen.append(m))
+    heavy = engine(
+        ("student",), plan(*updates(Regress(weight=0.0)), steps=1), on_step=lambda _, m: seen.append(m)
+    )
     before = weights(heavy.roles["student"])
     heavy.run()
     assert torch.equal(before, weights(heavy.roles["student"])) and seen[0]["regress_student"] > 0
@@ -320,7 +369,9 @@ def test_an_event_without_terms_moves_nobody():
 
 def test_several_averages_follow_their_decay():
     slow, fast = EMA(target="slow_ema", decay=0.9), EMA(target="fast_ema", decay=0.05, every=2)
-    made = engine(("student", "slow_ema", "fast_ema"), plan(*updates(Regress()), steps=4, actions=(slow, fast)))
+    made = engine(
+        ("student", "slow_ema", "fast_ema"), plan(*updates(Regress()), steps=4, actions=(slow, fast))
+    )
     expected = {name: weights(made.roles[name]) for name in ("slow_ema", "fast_ema")}
     for step in range(4):
         made.run(1)
@@ -334,7 +385,10 @@ def test_several_averages_follow_their_decay():
 
 def test_roles_are_handed_over_every_so_often_and_at_the_end():
     often = Copy(source="student", target="teacher", every=3)
-    made = engine(("student", "teacher", "past"), plan(*updates(Regress()), steps=6, actions=(often,), at_end=(Copy(target="past"),)))
+    made = engine(
+        ("student", "teacher", "past"),
+        plan(*updates(Regress()), steps=6, actions=(often,), at_end=(Copy(target="past"),)),
+    )
     start = weights(made.roles["teacher"])
     made.run(2)
     assert torch.equal(weights(made.roles["teacher"]), start)
@@ -382,7 +436,9 @@ class Double(Lens):
 
 def subject_engine(**options):
     show = plan(Update(trajectory=Show(), loss=ToOne()), steps=60, lr=5e-2)
-    return Engine(Roles({"student": Role("student", Points())}), show, lambda start: batches(None, 4), **options)
+    return Engine(
+        Roles({"student": Role("student", Points())}), show, lambda start: batches(None, 4), **options
+    )
 
 
 def test_a_subject_grows_while_it_is_optimised_through_a_lens():
@@ -408,7 +464,10 @@ class Halve(Fit):
 
 def fitting():
     train = plan(*updates(Regress()), steps=3).phases[0]
-    return Plan(phases=(train, Phase(name="fit", fit=Halve()), train.model_copy(update={"fit": Halve()})), sampler=Sampler(steps=64))
+    return Plan(
+        phases=(train, Phase(name="fit", fit=Halve()), train.model_copy(update={"fit": Halve()})),
+        sampler=Sampler(steps=64),
+    )
 
 
 def test_a_fit_phase_replaces_the_sampler_once_and_sees_the_next_batch():
@@ -438,7 +497,11 @@ def bf16() -> Iterator[Accelerator]:
 
 
 def test_bf16_computes_low_and_keeps_weights_and_moments_high(bf16):
-    made = engine(("student", "critic"), plan(*updates(Regress(), Regress(role="critic")), clip=1.0, steps=20), accelerator=bf16)
+    made = engine(
+        ("student", "critic"),
+        plan(*updates(Regress(), Regress(role="critic")), clip=1.0, steps=20),
+        accelerator=bf16,
+    )
     kinds, losses = [], []
     made.roles["student"].module.network.layers[2].register_forward_hook(lambda *a: kinds.append(a[2].dtype))
     made.on_step = lambda _, metrics: losses.append(metrics["regress_student"])
@@ -490,7 +553,10 @@ def test_what_is_not_finite_stops_the_run_before_it_is_applied(tmp_path, how, sa
         made.run()
     assert torch.equal(weights(made.roles["student"]), before)
     assert made.last_checkpoint().name == "step-4" and "step-4" in str(caught.value)
-    assert all(value.isfinite().all() for value in checkpoint.read(made.last_checkpoint())[0]["role-student"].values())
+    assert all(
+        value.isfinite().all()
+        for value in checkpoint.read(made.last_checkpoint())[0]["role-student"].values()
+    )
 
 
 def test_without_a_checkpoint_the_message_says_so():
@@ -527,9 +593,14 @@ def test_a_checkpoint_from_before_the_first_step_can_be_resumed(tmp_path):
 
 
 def test_only_the_last_checkpoints_are_kept_and_a_finished_run_can_be_resumed(tmp_path):
-    made = engine(("student",), plan(*updates(Regress()), steps=10), folder=tmp_path, checkpoint_every=2, keep=2).run()
+    made = engine(
+        ("student",), plan(*updates(Regress()), steps=10), folder=tmp_path, checkpoint_every=2, keep=2
+    ).run()
     folder = tmp_path / "checkpoints"
-    assert checkpoint.steps(folder) == [8, 10] and sorted(p.name for p in folder.iterdir()) == ["step-10", "step-8"]
+    assert checkpoint.steps(folder) == [8, 10] and sorted(p.name for p in folder.iterdir()) == [
+        "step-10",
+        "step-8",
+    ]
     again = engine(("student",), plan(*updates(Regress()), steps=10)).resume(made.last_checkpoint()).run()
     assert again.step == 10 and torch.equal(weights(again.roles["student"]), weights(made.roles["student"]))
 

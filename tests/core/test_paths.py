@@ -7,12 +7,23 @@ import math
 import pytest
 import torch
 
-from distill.core.paths import Absorbing, Bridge, Cosine, Discrete, Flow, Joint, Karras, Trigonometric, UniformTokens
+from distill.core.paths import (
+    Absorbing,
+    Bridge,
+    Cosine,
+    Discrete,
+    Flow,
+    Joint,
+    Karras,
+    Trigonometric,
+    UniformTokens,
+)
 
 torch.manual_seed(0)
 TABLE = Discrete.scaled_linear(steps=50)
 PATHS = {
-    "flow": Flow(), "cosine": Cosine(), "trigonometric": Trigonometric(sigma_data=0.5), "karras": Karras(), "discrete": TABLE,
+    "flow": Flow(), "cosine": Cosine(), "trigonometric": Trigonometric(sigma_data=0.5), "karras": Karras(),
+    "discrete": TABLE,
 }  # fmt: skip
 EACH = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
 X, X0, NOISE = torch.randn(3, 4, 2, 5, dtype=torch.float64)
@@ -35,7 +46,9 @@ CLOSED = {
 @pytest.mark.parametrize("name", CLOSED)
 def test_coefficients_have_their_closed_form(name):
     for t in inner(PATHS[name], 0.1, 0.5, 0.9):
-        assert (float(PATHS[name].alpha(t)), float(PATHS[name].sigma(t))) == pytest.approx(CLOSED[name](float(t)), abs=1e-14)
+        assert (float(PATHS[name].alpha(t)), float(PATHS[name].sigma(t))) == pytest.approx(
+            CLOSED[name](float(t)), abs=1e-14
+        )
 
 
 def test_a_discrete_path_is_its_table_and_clean_at_zero():
@@ -73,7 +86,10 @@ def test_a_jump_to_the_same_time_copies_bit_for_bit(path):
 
 
 def test_a_jump_with_times_per_frame_moves_each_frame_on_its_own():
-    t, s = torch.tensor([[0.9, 0.5]] * 4, dtype=torch.float64), torch.tensor([[0.1, 0.5]] * 4, dtype=torch.float64)
+    t, s = (
+        torch.tensor([[0.9, 0.5]] * 4, dtype=torch.float64),
+        torch.tensor([[0.1, 0.5]] * 4, dtype=torch.float64),
+    )
     out = Flow().jump(X, X0, t, s)
     assert torch.equal(out[:, 1], X[:, 1])
     torch.testing.assert_close(out[:, 0], Flow().jump(X[:, 0], X0[:, 0], t[:, 0], s[:, 0]))
@@ -130,7 +146,9 @@ def test_log_snr_falls_with_time(path):
     level = path.logsnr(inner(path, 0.05, 0.3, 0.6, 0.95))
     assert (level.diff() < 0).all()
     t = inner(path, 0.4)
-    assert float(level.new_tensor(math.log(path.alpha(t) / path.sigma(t)))) == pytest.approx(float(path.logsnr(t)))
+    assert float(level.new_tensor(math.log(path.alpha(t) / path.sigma(t)))) == pytest.approx(
+        float(path.logsnr(t))
+    )
 
 
 @EACH
@@ -144,7 +162,10 @@ def test_the_prior_is_noise_at_the_last_time(path):
 
 def test_a_joint_path_is_its_members_key_by_key():
     joint = Joint(paths={"a": Flow(), "b": Karras()})
-    t, s = {"a": inner(Flow(), 0.3, 0.9, 0.2, 0.6), "b": inner(Karras(), 0.5, 0.1, 0.9, 0.4)}, inner(Flow(), 0.25, 0.25, 0.25, 0.25)
+    t, s = (
+        {"a": inner(Flow(), 0.3, 0.9, 0.2, 0.6), "b": inner(Karras(), 0.5, 0.1, 0.9, 0.4)},
+        inner(Flow(), 0.25, 0.25, 0.25, 0.25),
+    )
     x, x0, noise = {"a": X, "b": X0}, {"a": X0, "b": NOISE}, {"a": NOISE, "b": X}
     for move in ("jump", "inverse_jump"):
         out = getattr(joint, move)(x, x0, t, s)
@@ -175,7 +196,9 @@ def transition(path, keep):
     return keep * torch.eye(path.vocabulary, dtype=torch.float64) + (1 - keep) * law
 
 
-TOKENS = pytest.mark.parametrize("path", [Absorbing(vocabulary=5), UniformTokens(vocabulary=5)], ids=["absorbing", "uniform"])
+TOKENS = pytest.mark.parametrize(
+    "path", [Absorbing(vocabulary=5), UniformTokens(vocabulary=5)], ids=["absorbing", "uniform"]
+)
 
 
 @TOKENS
@@ -193,7 +216,9 @@ def test_a_token_posterior_is_bayes_rule_by_enumeration(path):
 
 def test_an_unmasked_token_stays_although_the_network_rules_it_out():
     log_x0 = torch.tensor([[-200.0, 0.0, -200.0, -300.0]])
-    got = Absorbing(vocabulary=4).posterior(log_x0, torch.tensor([2]), torch.tensor([0.5]), torch.tensor([0.2]))
+    got = Absorbing(vocabulary=4).posterior(
+        log_x0, torch.tensor([2]), torch.tensor([0.5]), torch.tensor([0.2])
+    )
     assert got.tolist() == [[0.0, 0.0, 1.0, 0.0]]
 
 
@@ -210,5 +235,7 @@ def test_edge_draws_stay_in_the_vocabulary():
     edges = torch.tensor([[0.0, 0.5, 1 - 2**-24]])
     masked = Absorbing(vocabulary=4).noised(torch.zeros(1, 3, dtype=torch.long), edges, torch.tensor([1.0]))
     assert masked.tolist() == [[3, 3, 3]]
-    drawn = UniformTokens(vocabulary=50_257).noised(torch.zeros(1, 3, dtype=torch.long), edges, torch.tensor([1.0]))
+    drawn = UniformTokens(vocabulary=50_257).noised(
+        torch.zeros(1, 3, dtype=torch.long), edges, torch.tensor([1.0])
+    )
     assert drawn[0, 0] == 0 and drawn.max() <= 50_256

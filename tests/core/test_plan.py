@@ -29,7 +29,9 @@ class Two(Loss):
 
 
 def plan(**phase):
-    return Plan(phases=(Phase(steps=2, updates=(Update(trajectory=Here(), loss=Two()),), **phase), Phase(steps=5)))
+    return Plan(
+        phases=(Phase(steps=2, updates=(Update(trajectory=Here(), loss=Two()),), **phase), Phase(steps=5))
+    )
 
 
 def test_a_plan_knows_its_steps_and_roles():
@@ -39,7 +41,8 @@ def test_a_plan_knows_its_steps_and_roles():
 
 
 @pytest.mark.parametrize("every, start, stop, due", [
-    (1, 0, None, list(range(10))), (3, 0, None, [0, 3, 6, 9]), (3, 2, None, [2, 5, 8]), (1, 4, 6, [4, 5]), (4, 1, 5, [1]),
+    (1, 0, None, list(range(10))), (3, 0, None, [0, 3, 6, 9]), (3, 2, None, [2, 5, 8]), (1, 4, 6, [4, 5]),
+    (4, 1, 5, [1]),
 ])  # fmt: skip
 def test_an_update_is_due_from_its_start_every_so_often_until_its_stop(every, start, stop, due):
     update = Update(trajectory=Here(), loss=Two(), every=every, start=start, stop=stop)
@@ -48,7 +51,10 @@ def test_an_update_is_due_from_its_start_every_so_often_until_its_stop(every, st
 
 def test_neighbours_with_equal_trajectories_make_a_group():
     a, b = (Update(trajectory=Here(), loss=Two(), every=every) for every in (2, 1))
-    other, fresh = Update(trajectory=Here(place=1), loss=Two()), Update(trajectory=Here(), loss=Two(), fresh=True)
+    other, fresh = (
+        Update(trajectory=Here(place=1), loss=Two()),
+        Update(trajectory=Here(), loss=Two(), fresh=True),
+    )
     phase = Phase(updates=(a, b, fresh, other, b))
     assert [len(group) for _, group in phase.groups(0)] == [2, 1, 1, 1]
     assert [len(group) for _, group in phase.groups(1)] == [1, 1, 1, 1]

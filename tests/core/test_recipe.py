@@ -21,7 +21,7 @@ def load(tmp_path: Path, text: str, *overrides: str) -> Recipe:
 
 
 BAD = {
-    "bacth_size: 3": ["r.yaml:1: unknown key 'bacth_size'; did you mean 'batch_size'?"],
+    "method: x\nbacth_size: 3": ["r.yaml:2: unknown key 'bacth_size'; did you mean 'batch_size'?"],
     "method: x\nroles:\n  critic: {guidence: 2}": ["r.yaml:3", "'roles.critic.guidence'", "'guidance'"],
     "method: x\nbatch_size: many": ["r.yaml:2: batch_size", "valid integer", "'many'"],
     "method: [x]": ["r.yaml:1: method: give a name, or a mapping"],
@@ -130,8 +130,8 @@ def test_a_resolver_says_where_and_what(tmp_path):
     resolve = Resolver(default_registry(), source)
     with pytest.raises(RecipeError, match="r.yaml:3: unknown key 'method.stpes'; did you mean 'steps'"):
         resolve(values["method"], "method", Method, "method")
-    with pytest.raises(DistillError, match="r.yaml:1: there is no method 'dmd9'. Did you mean 'dmd2'"):
-        resolve("dmd9", "method", Method, "method")
+    with pytest.raises(DistillError, match="r.yaml:1: there is no method 'swiftbrish'. Did you mean 'swiftbrush'"):
+        resolve("swiftbrish", "method", Method, "method")
     with pytest.raises(RecipeError, match="r.yaml:1: method needs a 'name'"):
         resolve({"steps": 3}, "method", Method, "method")
     with pytest.raises(RecipeError, match="is not a Transform: its plugin is wrong"):

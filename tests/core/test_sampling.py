@@ -1,4 +1,5 @@
-"""Solvers against diffusers' schedulers on an exact denoiser in double precision, and the roll-out's promises."""
+"""Solvers against diffusers' schedulers on an exact denoiser in double precision, and the roll-out's
+promises."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ from distill.core.errors import RecipeError
 from distill.core.paths import Cosine, Discrete, Flow, Joint, Karras, Trigonometric
 from distill.core.sampling import DDIM, DPM, Consistency, Corrected, Grid, Heun, finish
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers, with NumPy 2
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning"
+)  # diffusers, with NumPy 2
 STEPS, COSINE = 10, Cosine()
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 NOISE = torch.randn(16, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -70,7 +73,11 @@ def test_ddim_is_that_of_diffusers(eta):
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_dpm_is_that_of_diffusers_on_a_table(order):
     scheduler = diffusers.DPMSolverMultistepScheduler(
-        **BETAS, solver_order=order, lower_order_final=False, timestep_spacing="trailing", final_sigmas_type="zero"
+        **BETAS,
+        solver_order=order,
+        lower_order_final=False,
+        timestep_spacing="trailing",
+        final_sigmas_type="zero",
     )
     role = exact(table(scheduler))
     times = Grid().times(role.denoiser.path, STEPS)
@@ -119,14 +126,17 @@ def test_flow_is_that_of_diffusers(shift):
     scheduler.set_timesteps(sigmas=torch.linspace(1, 1 / STEPS, STEPS).tolist())
     role, x = exact(Flow()), NOISE
     for index, t in enumerate(scheduler.timesteps):
-        x = scheduler.step(role.predict(x, scheduler.sigmas[index].double()).velocity, t, x).prev_sample.double()
+        x = scheduler.step(
+            role.predict(x, scheduler.sigmas[index].double()).velocity, t, x
+        ).prev_sample.double()
     times = Grid(shift=shift).times(Flow(), STEPS)
     assert times == pytest.approx(scheduler.sigmas.tolist(), abs=1e-6)
     assert gap(walk(role, NOISE, times, DDIM()), x) < 1e-5
 
 
 def test_consistency_sampling_is_that_of_diffusers():
-    """The scheduler's own boundary scaling is made nothing by a huge `timestep_scaling`: the network has its own."""
+    """The scheduler's own boundary scaling is made nothing by a huge `timestep_scaling`: the network has its
+    own."""
     scheduler = diffusers.LCMScheduler(**BETAS, timestep_scaling=1e8, clip_sample=False)
     scheduler.set_timesteps(4)
     role, ours, theirs, x = exact(table(scheduler)), Given(), Given(), NOISE
@@ -139,7 +149,10 @@ def test_consistency_sampling_is_that_of_diffusers():
 
 def test_a_consistency_sampler_without_noise_is_ddim():
     role, times = exact(Flow()), Grid().times(Flow(), 6)
-    assert gap(walk(role, NOISE, times, Consistency(gamma=0), rng=Given()), walk(role, NOISE, times, DDIM())) < 1e-12
+    assert (
+        gap(walk(role, NOISE, times, Consistency(gamma=0), rng=Given()), walk(role, NOISE, times, DDIM()))
+        < 1e-12
+    )
 
 
 @pytest.mark.parametrize("gamma", [0.3, 1.0])
@@ -166,7 +179,8 @@ def truth(path):
     (DDIM(), 1), (DPM(order=1), 1), (DPM(order=2), 2), (Heun(), 2), (DPM(order=3), 2),
 ], ids=["ddim", "dpm1", "dpm2", "heun", "dpm3"])  # fmt: skip
 def test_solvers_converge_with_their_order(solver, order, path):
-    """The third-order multistep is of order 2 in the limit: its first step is Euler's, and its D₂ is half of h² x0''."""
+    """The third-order multistep is of order 2 in the limit: its first step is Euler's, and its D₂ is half of
+    h² x0''."""
     coarse, fine = (float((reached(solver, n, path) - truth(path)).norm()) for n in (40, 80))
     assert math.log2(coarse / fine) > order - 0.25
 
@@ -186,13 +200,17 @@ def test_karras_levels_are_those_of_diffusers():
     assert times == pytest.approx(scheduler.sigmas.tolist(), rel=1e-5)
 
 
-@pytest.mark.parametrize("path", [Flow(), Cosine(), Karras(), Discrete.scaled_linear()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize(
+    "path", [Flow(), Cosine(), Karras(), Discrete.scaled_linear()], ids=lambda p: type(p).__name__
+)
 @pytest.mark.parametrize("spacing", ["uniform", "karras", "logsnr"])
 @pytest.mark.parametrize("steps", [1, 2, 50])
 def test_every_grid_descends_from_the_first_time_to_the_last(path, spacing, steps):
     times = Grid(spacing=spacing).times(path, steps)
     assert len(times) == steps + 1 and all(a > b for a, b in zip(times, times[1:], strict=False))
-    assert times[0] == pytest.approx(path.t_max, abs=1.1e-4) and times[-1] == pytest.approx(path.t_min, abs=1.1e-4)
+    assert times[0] == pytest.approx(path.t_max, abs=1.1e-4) and times[-1] == pytest.approx(
+        path.t_min, abs=1.1e-4
+    )
 
 
 @pytest.mark.parametrize("path", [Flow(), Cosine(), Karras()], ids=lambda p: type(p).__name__)
@@ -225,8 +243,10 @@ def student(path=None):
 
 
 SAMPLERS = [
-    Sampler(steps=3), Sampler(steps=1, free_first=True), Sampler(steps=4, free_first=True), Sampler(steps=5, solver=DPM()),
-    Sampler(steps=4, solver=Heun()), Sampler(steps=1, solver=Heun()), Sampler(steps=3, solver=Heun(), free_first=True),
+    Sampler(steps=3), Sampler(steps=1, free_first=True), Sampler(steps=4, free_first=True), Sampler(steps=5,
+    solver=DPM()),
+    Sampler(steps=4, solver=Heun()), Sampler(steps=1, solver=Heun()), Sampler(steps=3, solver=Heun(),
+    free_first=True),
     Sampler(times=(1.0, 0.5), solver=Consistency()), Sampler(steps=3, guidance=2.0),
     Sampler(steps=3, guidance=2.0, solver=Heun(), free_first=True),
     Sampler(steps=4, solver=Heun(), grid=Grid(spacing="karras", end=0.0)),
@@ -248,7 +268,9 @@ def test_the_sampler_s_guidance_is_used_and_not_the_role_s():
     assert role.denoiser.network.calls == 2
 
 
-@pytest.mark.parametrize("path", [Flow(), Cosine(), Trigonometric(), Joint(paths={"a": Flow(), "b": Karras()})])
+@pytest.mark.parametrize(
+    "path", [Flow(), Cosine(), Trigonometric(), Joint(paths={"a": Flow(), "b": Karras()})]
+)
 def test_a_free_first_step_follows_the_noise(path):
     class Must(nn.Module):
         def forward(self, x, t, cond):
@@ -273,7 +295,9 @@ def test_a_detached_step_forgets_the_gradient_of_earlier_predictions():
     role = student()
     moves = list(rollout(role, NOISE.float(), (0.9, 0.7, 0.5, 0.3), attach={0, 2}, solver=DPM(order=3)))
     grad = torch.autograd.grad(moves[2].next.sum(), role.denoiser.network.scale, retain_graph=True)[0]
-    again = torch.autograd.grad(moves[2].prediction.x0.sum(), role.denoiser.network.scale, retain_graph=True)[0]
+    again = torch.autograd.grad(moves[2].prediction.x0.sum(), role.denoiser.network.scale, retain_graph=True)[
+        0
+    ]
     weights = DPM(order=3).weights(Flow(), (0.9, 0.7, 0.5, 0.3), 2)
     torch.testing.assert_close(grad, weights.pulls[0] * again)
 
@@ -320,12 +344,14 @@ def test_a_corrected_solver_extrapolates_the_prediction():
     role, times = exact(Flow()), (1.0, 0.5, 0.0)
     moves = list(rollout(role, NOISE, times, solver=Corrected(base=DDIM(), factors=(0.0, 0.3))))
     old, new = (move.prediction.x0 for move in moves)
-    torch.testing.assert_close(moves[1].next, Flow().jump(moves[1].x, new + 0.3 * (new - old), torch.tensor(0.5), torch.tensor(0.0)))
+    torch.testing.assert_close(
+        moves[1].next, Flow().jump(moves[1].x, new + 0.3 * (new - old), torch.tensor(0.5), torch.tensor(0.0))
+    )
 
 
 def test_factors_belong_to_one_number_of_steps():
     sampler = Sampler(steps=3, solver=Corrected(base=DDIM(), factors=(0.0, 0.3)))
-    with pytest.raises(RecipeError, match="2 factors"):
+    with pytest.raises(RecipeError, match="fitted for 2 steps, not 3"):
         sampler.sample(exact(Flow()), NOISE)
 
 

@@ -36,7 +36,13 @@ def test_the_last_time_shows_nothing_of_the_data(pure: bool, leaks: bool) -> Non
     torch.manual_seed(0)
     student = Denoiser(MLPDenoiser(width=16).build().network, Discrete.scaled_linear(), "v", shape=(2,))
     seen = [
-        next(iter(NoisedData(times=ListedTimes(times=(1.0,)), pure_end=pure).events(Batch(8, x), context(student), attached=False)))
+        next(
+            iter(
+                NoisedData(times=ListedTimes(times=(1.0,)), pure_end=pure).events(
+                    Batch(8, x), context(student), attached=False
+                )
+            )
+        )
         for x in (torch.zeros(8, 2), torch.ones(8, 2))
     ]
     gap = float((seen[0].x - seen[1].x).abs().max())
@@ -57,7 +63,9 @@ def test_student_and_heads_move_and_nobody_else() -> None:
     before = copy.deepcopy({name: module.state_dict() for name, module in start.items()})
     run = toys.train(ADD(steps=3), start, data=data(), size=8)
     for name, kept in before.items():
-        assert all(torch.equal(value, kept[key]) for key, value in run.roles[name].module.state_dict().items())
+        assert all(
+            torch.equal(value, kept[key]) for key, value in run.roles[name].module.state_dict().items()
+        )
     student = run.roles["student"].tensors()
     assert any(not torch.equal(value, before["teacher"][key]) for key, value in student.items())
 

@@ -6,7 +6,7 @@ import hashlib
 
 import torch
 
-from distill.core import Sampler, Samples
+from distill.core import Event, Sampler, Samples
 from distill.methods import toys
 from distill.methods.networks import MLPDenoiser, ProjectionHeads
 from distill.methods.papers.ladd import LADD
@@ -17,7 +17,9 @@ HEADS = ProjectionHeads(condition="label")
 
 
 def fingerprint(module: torch.nn.Module) -> str:
-    return hashlib.sha256(b"".join(value.numpy().tobytes() for value in module.state_dict().values())).hexdigest()
+    return hashlib.sha256(
+        b"".join(value.numpy().tobytes() for value in module.state_dict().values())
+    ).hexdigest()
 
 
 def run(**options):
@@ -37,8 +39,6 @@ def test_the_teacher_keeps_its_weights() -> None:
 def test_gradient_flows_through_the_frozen_teacher_to_the_sample() -> None:
     _, engine = run()
     loss = engine.plan.phases[1].updates[0].loss
-    from distill.core import Event
-
     x = torch.zeros(8, 2, requires_grad=True)
     terms = loss.terms(Event(x, {"label": torch.arange(8) % 3}), engine.ctx)["adversarial"]
     assert float(torch.autograd.grad(terms.sum(), x)[0].abs().max()) > 0
@@ -48,7 +48,9 @@ def test_samples_and_real_states_are_noised_on_their_own() -> None:
     _, engine = run()
     loss = engine.plan.phases[1].updates[1].loss
     x = torch.zeros(64, 2)
-    (fake, t_fake), (real, t_real) = (loss.noised(x, engine.ctx, f"adversarial/{name}") for name in ("fake", "real"))
+    (fake, t_fake), (real, t_real) = (
+        loss.noised(x, engine.ctx, f"adversarial/{name}") for name in ("fake", "real")
+    )
     assert not torch.equal(t_fake, t_real) and not torch.equal(fake, real)
 
 

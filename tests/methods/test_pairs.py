@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill.core import Batch, Context, DistillError, Engine, Rng, Role, Roles, Sampler, Samples, assemble, batches
+from distill.core import (
+    Batch,
+    Context,
+    DistillError,
+    Engine,
+    Rng,
+    Role,
+    Roles,
+    Sampler,
+    Samples,
+    assemble,
+    batches,
+)
 from distill.methods import toys
 from distill.methods.networks import MLPDenoiser
 from distill.methods.pairs import MakePairs, Paired, PairRegression, Replay, recall
@@ -53,7 +65,13 @@ def test_fit_leaves_the_students_sampler_alone() -> None:
 
 def test_states_of_several_tensors_come_back_whole() -> None:
     ctx = context()
-    ctx.state.update({"pairs/noise/a": torch.zeros(4, 2), "pairs/noise/b": torch.ones(4, 3), "pairs/end": torch.zeros(4, 2)})
+    ctx.state.update(
+        {
+            "pairs/noise/a": torch.zeros(4, 2),
+            "pairs/noise/b": torch.ones(4, 3),
+            "pairs/end": torch.zeros(4, 2),
+        }
+    )
     noise, end, cond = recall(3, ctx)
     assert noise["a"].shape == (3, 2) and noise["b"].shape == (3, 3) and cond == {}
 
@@ -78,7 +96,7 @@ def test_replay_puts_the_teachers_samples_in_the_datas_place() -> None:
     assert all((ctx.state["pairs/end"] == row).all(1).any() for row in event.targets["real"])
 
 
-def engine(folder: Path | None, teacher: Role) -> Engine:
+def engine(folder: Path, teacher: Role) -> Engine:
     torch.manual_seed(1)
     method = DMD(steps=6, pairs=12, pair_sampler=Sampler(steps=2))
     roles = assemble(method, {"teacher": teacher})
@@ -92,8 +110,8 @@ def _source(data: Samples, start: int):
 
 def test_a_resumed_run_has_the_pairs_and_ends_bit_for_bit_alike(tmp_path: Path) -> None:
     teacher = context().roles["teacher"]
-    whole = engine(tmp_path, teacher).run()
-    again = engine(None, teacher).resume(tmp_path / "checkpoints" / "step-3").run()
+    whole = engine(tmp_path / "whole", teacher).run()
+    again = engine(tmp_path / "again", teacher).resume(tmp_path / "whole" / "checkpoints" / "step-3").run()
     assert torch.equal(whole.ctx.state["pairs/end"], again.ctx.state["pairs/end"])
     mine, other = whole.roles["student"].tensors(), again.roles["student"].tensors()
     assert all(torch.equal(value, other[name]) for name, value in mine.items())
@@ -106,6 +124,8 @@ def test_pairs_are_learnt() -> None:
     method = method.model_copy(update={"student_optimiser": fast, "regression": PairRegression(weight=10)})
     torch.manual_seed(0)
     start = MLPDenoiser(width=32).build()
-    run = toys.train(method, {"teacher": ring, "student": start, "critic": MLPDenoiser(width=32).build()}, size=32)
+    run = toys.train(
+        method, {"teacher": ring, "student": start, "critic": MLPDenoiser(width=32).build()}, size=32
+    )
     said = run.roles["student"].ask(run.ctx.state["pairs/noise"], 1.0).x0
     assert toys.rmse(said, run.ctx.state["pairs/end"]) < 0.8

@@ -1,4 +1,5 @@
-"""Key-value state of an autoregressive network: a value that `predict` takes and returns, never hidden in a module."""
+"""Key-value state of an autoregressive network: a value that `predict` takes and returns, never hidden in a
+module."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from torch import Tensor
 class Cache:
     """Keys and values per layer, [B, heads, length, dim], and the position of each entry [length].
 
-    Every operation returns a new cache; tensors are shared, never written. A fork is therefore the value itself.
+    Every operation returns a new cache; tensors are shared, never written. A fork is therefore the value
+    itself.
     """
 
     layers: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -32,7 +34,8 @@ class Cache:
         fresh = next(iter(layers.values()))[0].shape[2]
         start = self.next_position
         positions = torch.arange(start, start + fresh)
-        return Cache({name: self._append(name, kv) for name, kv in layers.items()}, torch.cat([self.positions, positions]))
+        grown = {name: self._append(name, kv) for name, kv in layers.items()}
+        return Cache(grown, torch.cat([self.positions, positions]))
 
     def _append(self, name: str, fresh: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         if name not in self.layers:
@@ -46,7 +49,7 @@ class Cache:
 
     def select(self, entries: Tensor) -> Cache:
         """Only the entries at these indexes [K], in this order."""
-        kept = {name: (key[:, :, entries], value[:, :, entries]) for name, (key, value) in self.layers.items()}
+        kept = {name: (k[:, :, entries], v[:, :, entries]) for name, (k, v) in self.layers.items()}
         return Cache(kept, self.positions[entries])
 
     def evict(self, *, sink: int, window: int) -> Cache:

@@ -1,4 +1,5 @@
-"""Checkpoints: safetensors and JSON in a folder that appears whole or not at all. No pickle is written or read."""
+"""Checkpoints: safetensors and JSON in a folder that appears whole or not at all. No pickle is written or
+read."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ def write(folder: Path, files: Mapping[str, Tensors], state: Mapping[str, Any]) 
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        digests = {f"{name}.safetensors": _put(aside / f"{name}.safetensors", _encode(t)) for name, t in files.items()}
+        contents = ((f"{name}.safetensors", _encode(tensors)) for name, tensors in files.items())
+        digests = {name: _put(aside / name, content) for name, content in contents}
         digests["state.json"] = _put(aside / "state.json", json.dumps(state).encode())
         _put(aside / MANIFEST, json.dumps(digests, indent=1).encode())
         _sync_folder(aside)
@@ -44,8 +46,8 @@ def write(folder: Path, files: Mapping[str, Tensors], state: Mapping[str, Any]) 
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise CheckpointError(
-            f"checkpoint {folder} was not written ({error.strerror or error}); earlier checkpoints are untouched. "
-            "Free some space or choose another folder, then resume with --resume."
+            f"checkpoint {folder} was not written ({error.strerror or error}); earlier checkpoints are "
+            "untouched. Free some space or choose another folder, then resume with --resume."
         ) from error
     return folder
 
@@ -58,7 +60,8 @@ def _hide(folder: Path) -> Path:
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Delete all but the last `keep` checkpoints of a folder, and what a killed process left half written or deleted."""
+    """Delete all but the last `keep` checkpoints of a folder, and what a killed process left half written or
+    deleted."""
     for step in steps(folder)[:-keep]:
         _hide(folder / f"step-{step}")
     for rest in (*folder.glob(f".step-*{PART}"), *folder.glob(f".step-*{OLD}")):
@@ -114,8 +117,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def damaged(path: Path, why: str) -> CheckpointError:
     """The error for a file that is not what was written."""
     return CheckpointError(
-        f"{path} is missing or damaged ({why}). Use an earlier checkpoint: `--resume-from step-N`, or delete the folder "
-        f"{path.parent} and resume from the one before."
+        f"{path} is missing or damaged ({why}). Use an earlier checkpoint: `--resume-from step-N`, or delete "
+        f"the folder {path.parent} and resume from the one before."
     )
 
 

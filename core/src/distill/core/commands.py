@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,7 +65,8 @@ class Journal:
 
     def end(self, engine: Engine) -> None:
         """Close files and trackers."""
-        self.file.close()
+        if engine.accelerator.is_main_process:
+            self.file.close()
         if self.run.recipe.trackers:
             engine.accelerator.end_training()
 
@@ -108,6 +110,8 @@ def _start(folder: Path, resume: bool, step: str | None) -> Path | None:
     if step is not None:
         return checkpoint_of(folder, step)
     if not checkpoint.steps(folder / "checkpoints"):
+        if resume:
+            console.print(f"{folder} has no checkpoint yet: this run starts from the beginning", soft_wrap=True)
         return None
     if not resume:
         raise RecipeError(f"{folder} holds a run already: go on with --resume, or choose another folder with --out")
@@ -131,8 +135,9 @@ def fit(run: Run, folder: Path, start: Path | None = None, *, anyway: bool = Fal
             (folder / "recipe.yaml").write_text(dump(run.recipe), encoding="utf-8")
             (folder / "versions.json").write_text(json.dumps(run.versions, indent=1) + "\n")
             journal.begin(engine)
-        engine.run()
-        if engine.accelerator.is_main_process:
+        try:
+            engine.run()
+        finally:
             journal.end(engine)
     run.sampler = engine.sampler
     if engine.accelerator.is_main_process:
@@ -159,7 +164,7 @@ def describe(run: Run) -> None:
             plan.add_row(phase.name, f"{phase.steps:,}", *names, moves, str(update.every))
         if phase.fit is not None:
             plan.add_row(phase.name, "fit", type(phase.fit).__name__, "", "", "")
-    cost = plain_table("role", "parameters", "own", "trained", "weights, MiB", "gradients and AdamW, MiB")
+    cost = plain_table("role", "parameters", "own", "trained", "weights, MiB", "training, MiB")
     moved, seen = run.plan.changed(), set[int]()
     for name, role in run.roles.items():
         total, own = sum(p.numel() for p in role.module.parameters()), sum(p.numel() for p in role.parameters())
@@ -168,15 +173,16 @@ def describe(run: Run) -> None:
         training = own * 12 if name in moved and not role.frozen else 0
         row = [f"{total:,}", f"{own:,}", "yes" if training else "no"]
         cost.add_row(name, *row, f"{weights * 4 / 2**20:.2f}", f"{training / 2**20:.2f}")
-    console.print(plan, cost)
+    console.print(plan, "", cost)
 
 
 def plain_table(first: str, *names: str, title: str | None = None) -> Table:
-    """Columns under a line of headings, which wrap before anything else does."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title=title, title_justify="left")
+    """Columns under headings that are cut at their spaces, so that eight of them fit into 80 characters."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, title=title, title_justify="left")
     table.add_column(first, no_wrap=True, vertical="bottom")
-    for words in (name.replace("-", " ") for name in names):
-        table.add_column(words, vertical="bottom", min_width=max(map(len, words.split())))
+    for name in names:
+        heading = textwrap.fill(name.replace("-", " "), 7, break_long_words=False)
+        table.add_column(heading, vertical="bottom")
     return table
 
 
@@ -236,7 +242,7 @@ def measure(run: Run, role: Role, sampler: Sampler, n: int, metrics: Mapping[str
     seconds = time.perf_counter() - started
     reference = run.reference()
     values = {name: metric.measure(samples, reference, cond) for name, metric in metrics.items()}
-    return values | {"calls": sampler.calls(role.denoiser.path), "ms/sample": 1000 * seconds / n}
+    return values | {"calls": sampler.calls(role.denoiser.path), "ms per sample": 1000 * seconds / n}
 
 
 def evaluate(run: Path, metrics: str = "", n: int = 1000) -> None:
@@ -280,7 +286,7 @@ def result_table(rows: Mapping[str, Mapping[str, float]]) -> Table:
 
 
 def _number(value: float) -> str:
-    return f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:.3g}"
 
 
 def write_report(folder: Path, run: Run, pictures: Sequence[tuple[Path, str]] = ()) -> Path:

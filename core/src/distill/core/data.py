@@ -1,4 +1,5 @@
-"""Batches of a dataset: every step's samples follow from the seed and the step alone, so a resumed run sees the same."""
+"""Batches of a dataset: every step's samples follow from the seed and the step alone, so a resumed run sees
+the same."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ class Samples(Dataset[dict[str, Any]]):
 
 
 class Order:
-    """An endless shuffled order of `length` samples, cut into batches: positions are computed, not remembered."""
+    """An endless shuffled order of `length` samples, cut into batches: positions are computed, not
+    remembered."""
 
     def __init__(self, length: int, batch: int, seed: int, start: int, rank: int, world: int) -> None:
         self.length, self.batch, self.seed, self.start = length, batch, seed, start
@@ -53,7 +55,8 @@ class Order:
     def __iter__(self) -> Iterator[list[int]]:
         step = self.start
         while True:
-            yield [self._row(position) for position in range(step * self.batch, (step + 1) * self.batch)][self.share]
+            positions = range(step * self.batch, (step + 1) * self.batch)
+            yield [self._row(position) for position in positions][self.share]
             step += 1
 
 
@@ -71,13 +74,14 @@ def batches(
 ) -> Iterator[Batch]:
     """Endless batches from number `start` on; this rank's share of `size` samples each.
 
-    Without a dataset the batches are empty but for their size and shape: enough for methods that need no data.
+    Without a dataset the batches are empty but for their size and shape: enough for methods that need no
+    data.
 
     Raises:
         DataError: the dataset is empty, or its samples do not fit in one batch.
     """
     if size < 1 or size % world:
-        raise DataError(f"a batch of {size} cannot be shared by {world} processes: choose a multiple of {world}")
+        raise DataError(f"{world} processes cannot share a batch of {size}: choose a multiple of {world}")
     if dataset is None:
         while True:
             yield Batch(size // world, shape=shape)
@@ -85,7 +89,8 @@ def batches(
     if not length:
         raise DataError("the dataset has no samples: check its folder, split and filters")
     order = Order(length, size, seed, start, rank, world)
-    workers_seed = torch.Generator().manual_seed(seed + start)  # else the loader would draw from the global generator
+    # else the loader would draw from the global generator
+    workers_seed = torch.Generator().manual_seed(seed + start)
     loader: DataLoader[Any] = DataLoader(
         dataset, batch_sampler=cast(Any, order), collate_fn=collate, num_workers=workers,
         persistent_workers=workers > 0, generator=workers_seed,
@@ -112,7 +117,8 @@ def collate(samples: Any) -> Any:
     if isinstance(first, Ragged):
         return concatenate(samples)
     if isinstance(first, Masked):
-        return Masked(collate([sample.values[0] for sample in samples]), collate([sample.mask[0] for sample in samples]))
+        values, masks = ([sample.values[0] for sample in samples], [sample.mask[0] for sample in samples])
+        return Masked(collate(values), collate(masks))
     tensors = [torch.as_tensor(sample) for sample in samples]
     shapes = {tuple(tensor.shape) for tensor in tensors}
     if len(shapes) > 1:

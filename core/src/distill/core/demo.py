@@ -59,7 +59,7 @@ def _rows(run: Run, slow: Sampler, n: int, out: Path) -> tuple[dict[str, dict[st
     pictures: list[tuple[Path, str]] = []
     for name, (role, sampler) in ways.items():
         rows[name] = measure(run, role, sampler, n, run.metrics)
-        rows[name]["speed-up"] = next(iter(rows.values()))["ms/sample"] / rows[name]["ms/sample"]
+        rows[name]["speed-up"] = next(iter(rows.values()))["ms per sample"] / rows[name]["ms per sample"]
         stem = name.replace(", ", "-").replace(" ", "-")
         pictures += [(path, name) for path in preview(run, role, sampler, out / "previews" / f"{stem}.png")]
     return rows, pictures

@@ -23,8 +23,8 @@ class Denoiser(nn.Module):
     """`network(x, native_time, cond)` wrapped as `predict(x, t, cond) → Prediction`.
 
     Args:
-        network: called as `network(x, native_time, cond)`; with `cache=` too where a cache is given, and then it
-            returns (output, cache).
+        network: called as `network(x, native_time, cond)`; with `cache=` too where a cache is given, and
+            then it returns (output, cache).
         path: forward process of the states.
         kind: what the network says: x0, eps, v, velocity or logits.
         shape: shape of one sample, or a mapping of shapes; None where samples differ in size.
@@ -66,8 +66,9 @@ class Denoiser(nn.Module):
     ) -> Prediction:
         """Ask the network at state x and time t.
 
-        `t` has the shape of the path's units ([B], [B, frames], ...), or is a number for all, or None for a classifier.
-        `taps` names submodules whose outputs come back in `features`. `scalars` are extra inputs added by `add_scalar`.
+        `t` has the shape of the path's units ([B], [B, frames], ...), or is a number for all, or None for a
+        classifier. `taps` names submodules whose outputs come back in `features`. `scalars` are extra inputs
+        added by `add_scalar`.
         """
         t = self.times(t, x)
         features: dict[str, Any] = {}
@@ -96,7 +97,8 @@ class Denoiser(nn.Module):
         device = next(iter([*self.parameters(), *self.buffers()]), torch.zeros(0)).device
         x = _zeros(self.shape, size, device)
         t = torch.full((size,), self.path.t_max, device=device)
-        cond = {k: torch.as_tensor(v, device=device).expand(size, *torch.as_tensor(v).shape) for k, v in self.null.items()}
+        null = {name: torch.as_tensor(value, device=device) for name, value in self.null.items()}
+        cond = {name: value.expand(size, *value.shape) for name, value in null.items()}
         return x, t, cond
 
     def drop(self, cond: Mapping[str, Any], dropped: frozenset[str], x: State) -> dict[str, Any]:
@@ -162,11 +164,12 @@ class Denoiser(nn.Module):
     def add_scalar(self, name: str, scale: float = 1.0) -> None:
         """Give the network an extra scalar input [B] that changes nothing until it is trained.
 
-        A Fourier embedding of `scale · value` goes through a zero-initialised projection that is added to the output of
-        every module in `scalar_sites`, the time embedding as a rule (Meng et al. 2023, arXiv:2210.03142).
+        A Fourier embedding of `scale · value` goes through a zero-initialised projection that is added to
+        the output of every module in `scalar_sites`, the time embedding as a rule (Meng et al. 2023,
+        arXiv:2210.03142).
         """
         if not self.scalar_sites:
-            raise DistillError(f"this denoiser names no place (scalar_sites) where the input '{name}' could enter")
+            raise DistillError(f"this denoiser names no place (scalar_sites) where '{name}' could enter")
         widths = {_width(self.submodule(site)) for site in self.scalar_sites}
         if len(widths) > 1:
             raise DistillError(f"the places {self.scalar_sites} differ in width: {sorted(widths)}")
@@ -197,5 +200,6 @@ class ScalarEmbedding(nn.Module):
 
     def forward(self, value: Tensor) -> Tensor:
         phase = value[:, None] * self.get_buffer("frequencies")
-        out: Tensor = self.out(torch.nn.functional.silu(self.hidden(torch.cat([phase.sin(), phase.cos()], 1))))
+        features = torch.cat([phase.sin(), phase.cos()], 1)
+        out: Tensor = self.out(nn.functional.silu(self.hidden(features)))
         return out

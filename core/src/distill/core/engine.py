@@ -1,4 +1,5 @@
-"""The one training loop. It owns optimisers, accumulation, precision, clipping, checkpoints and the order of things."""
+"""The one training loop. It owns optimisers, accumulation, precision, clipping, checkpoints and the order of
+things."""
 
 from __future__ import annotations
 
@@ -24,6 +25,8 @@ from distill.core.roles import Roles
 from distill.core.sampling import Sampler
 
 Metrics = dict[str, float]
+MALFORMED = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What a state raises that is not of the expected form."""
 
 
 class Engine:
@@ -32,10 +35,12 @@ class Engine:
     Args:
         roles: who takes part; moved to the accelerator's device.
         plan: what happens.
-        data: gives an endless iterator of this process's batches from a number on (`functools.partial(batches, ...)`).
+        data: gives an endless iterator of this process's batches from a number on
+            (`functools.partial(batches, ...)`).
         seed: seed of every random stream.
         accumulate: micro-batches per optimiser step.
-        accelerator: device, precision and processes; a plain one if None. Gradients are averaged over processes.
+        accelerator: device, precision and processes; a plain one if None. Gradients are averaged over
+            processes.
         folder: where checkpoints go; none are written if None.
         checkpoint_every: iterations between checkpoints; 0 writes the last one only.
         on_step: called after each iteration with the engine and its metrics, on every process.
@@ -66,7 +71,8 @@ class Engine:
         self.step, self.phase_index, self.phase_step = 0, 0, 0
         self.seconds = 0.0
         device = self.accelerator.device
-        rng = Rng(seed, rank=self.accelerator.process_index, world=self.accelerator.num_processes, device=device)
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        rng = Rng(seed, rank=rank, world=world, device=device)
         self.ctx = Context(roles, rng, lens=lens)
         self.optimisers: dict[str, Any] = {}
         torch.manual_seed(seed + self.accelerator.process_index)
@@ -75,7 +81,8 @@ class Engine:
     def _place(self, device: torch.device) -> None:
         """Move the roles to the device, equal on every process, and let gradient into those that losses move.
 
-        A module that is shared follows the role that freezes it; only an adapter's own parameters are freed again.
+        A module that is shared follows the role that freezes it; only an adapter's own parameters are freed
+        again.
         """
         learners = {name for phase in self.plan.phases for name in phase.moved if not self.roles[name].frozen}
         for role in sorted(self.roles.values(), key=lambda role: role.name not in learners):
@@ -113,7 +120,8 @@ class Engine:
         return self
 
     def _open_phase(self) -> None:
-        """Calibrate, on a batch of its own so that the order of the training data stays, and make the optimisers."""
+        """Calibrate, on a batch of its own so that the order of the training data stays, and make the
+        optimisers."""
         self._tell_time()
         if self.phase.fit is not None:
             batch = next(self.data(self.step * self.accumulate))
@@ -143,11 +151,13 @@ class Engine:
         self.seconds += time.perf_counter() - started
         if self.on_step is not None:
             self.on_step(self, metrics)
-        if self.checkpoint_every and self.step % self.checkpoint_every == 0 and self.accelerator.is_main_process:
+        due = self.checkpoint_every and self.step % self.checkpoint_every == 0
+        if due and self.accelerator.is_main_process:
             self.save()
 
     def _learn(self, updates: list[Update], streams: list[Iterator[Event]], metrics: Metrics) -> bool:
-        """One event of every micro-batch, then one optimiser step; false when the trajectories have no more."""
+        """One event of every micro-batch, then one optimiser step; false when the trajectories have no
+        more."""
         seen: dict[str, list[Tensor]] = {}
         more = False
         for stream in streams:
@@ -193,7 +203,8 @@ class Engine:
         inputs = [p for name in moves for p in self._moved_by(name)]
         if not total.requires_grad or not inputs:
             losses = ", ".join(type(update.loss).__name__ for update in bucket)
-            raise RecipeError(f"the gradient of {losses} does not reach {', '.join(moves)}: is the event detached?")
+            names = ", ".join(moves)
+            raise RecipeError(f"the gradient of {losses} does not reach {names}: is the event detached?")
         self.accelerator.backward(total / self.accumulate, inputs=inputs, retain_graph=keep)
 
     def _note(self, seen: dict[str, list[Tensor]], metrics: Metrics) -> None:
@@ -255,7 +266,7 @@ class Engine:
     def _optimiser(self, name: str) -> Any:
         parameters = [p for p in self.roles[name].parameters() if p.requires_grad]
         if not parameters:
-            raise RecipeError(f"role '{name}' has no parameters to train: is it frozen, or an exact denoiser?")
+            raise RecipeError(f"role '{name}' has no parameters to train: is it frozen, or exact?")
         built = self.phase.optimisers[name].build(parameters)
         return AcceleratedOptimizer(built, device_placement=False, scaler=self.accelerator.scaler)
 
@@ -274,7 +285,9 @@ class Engine:
         """Write a checkpoint of this very moment."""
         if self.folder is None:
             raise CheckpointError("this run has no folder to write a checkpoint to")
-        files: dict[str, Mapping[str, Tensor]] = {f"role-{name}": self.roles[name].tensors() for name in self.saved_roles()}
+        files: dict[str, Mapping[str, Tensor]] = {}
+        for name in self.saved_roles():
+            files[f"role-{name}"] = self.roles[name].tensors()
         groups = {}
         for name, optimiser in self.optimisers.items():
             files[f"optimiser-{name}"], groups[name] = checkpoint.flatten_optimiser(optimiser.state_dict())
@@ -306,21 +319,25 @@ class Engine:
     def resume(self, folder: Path) -> Engine:
         """Put everything back to where a checkpoint was written."""
         files, state = checkpoint.read(folder)
-        if state["identity"] != self.identity:
-            odd = sorted(k for k in state["identity"] | self.identity if state["identity"].get(k) != self.identity.get(k))
-            raise CheckpointError(
-                f"{folder} was written by another run: {', '.join(odd)} differ. Resume with the recipe and versions that "
-                "it was made with, or allow the difference with --resume-anyway."
-            )
         try:
+            self._compare(folder, state["identity"])
             self._restore(files, state)
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, RecipeError) as error:
+        except (*MALFORMED, RecipeError) as error:
             raise checkpoint.damaged(folder / "state.json", f"it does not fit this run: {error}") from error
         return self
 
+    def _compare(self, folder: Path, theirs: dict[str, Any]) -> None:
+        mine = self.identity
+        if odd := sorted(name for name in theirs | mine if theirs.get(name) != mine.get(name)):
+            raise CheckpointError(
+                f"{folder} was written by another run: {', '.join(odd)} differ. Resume with the recipe and "
+                "versions that it was made with, or allow the difference with --resume-anyway."
+            )
+
     def _restore(self, files: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
-        progress = state["progress"]
-        self.step, self.phase_index, self.phase_step = progress["step"], progress["phase"], progress["phase_step"]
+        progress = {name: int(value) for name, value in state["progress"].items()}
+        self.step, self.phase_step = progress["step"], progress["phase_step"]
+        self.phase_index = progress["phase"]
         self.sampler = Sampler.model_validate(state["sampler"])
         for name in self.saved_roles():
             role, tensors = self.roles[name], files[f"role-{name}"]
@@ -338,10 +355,12 @@ class Engine:
         self._restore_torch(files["torch"])
         self.ctx.rng.restore(files["rng"])
         self.ctx.state.clear()
-        self.ctx.state.update({name: value.to(self.accelerator.device) for name, value in files["state"].items()})
+        for name, value in files["state"].items():
+            self.ctx.state[name] = value.to(self.accelerator.device)
 
     def _restore_torch(self, positions: Mapping[str, Tensor]) -> None:
-        """The global generators, which dropout uses; the main process's were saved, others start anew from the step."""
+        """The global generators, which dropout uses; the main process's were saved, others start anew from
+        the step."""
         if not self.accelerator.is_main_process:
             torch.manual_seed(self.ctx.rng.seed + self.accelerator.process_index + 1_000_003 * self.step)
             return

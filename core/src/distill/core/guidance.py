@@ -20,22 +20,30 @@ Weight = float | Tensor
 
 @dataclass(frozen=True)
 class Guidance:
-    """`Σ w_i · p(condition without dropped_i)`. Every role has its own; a weight is a number or one per sample [B].
+    """`Σ w_i · p(condition without dropped_i)`. Every role has its own; a weight is a number or one per
+    sample [B].
 
-    Outside `interval` (times; Kynkäänniemi et al. 2024, arXiv:2404.07724) the plain conditional prediction is used.
+    Outside `interval` (times; Kynkäänniemi et al. 2024, arXiv:2404.07724) the plain conditional prediction
+    is used.
     """
 
     terms: tuple[tuple[Weight, frozenset[str]], ...] = ((1.0, frozenset()),)
     interval: tuple[float, float] | None = None
 
     def __call__(
-        self, predict: Callable[..., Prediction], drop: Callable[..., Any], x: Any, t: Any, cond: Any, **options: Any
+        self,
+        predict: Callable[..., Prediction],
+        drop: Callable[..., Any],
+        x: Any,
+        t: Any,
+        cond: Any,
+        **options: Any,
     ) -> Prediction:
         """The combined prediction; features and cache are those of the first term."""
         if len(self.terms) == 1 or not cond:
             return predict(x, t, drop(cond, self.terms[0][1], x) if cond else cond, **options)
         said = [predict(x, t, drop(cond, dropped, x), **options) for _, dropped in self.terms]
-        weights = [self._weight(weight, plain=not index, t=said[0].t) for index, (weight, _) in enumerate(self.terms)]
+        weights = [self._weight(w, plain=not index, t=said[0].t) for index, (w, _) in enumerate(self.terms)]
         value = combine(*((w, p.value) for w, p in zip(weights, said, strict=True)))
         return replace(said[0], value=value)
 
@@ -60,20 +68,24 @@ PLAIN = Guidance()
 
 
 def cfg(w: Weight, *names: str, interval: tuple[float, float] | None = None) -> Guidance:
-    """Classifier-free guidance `p(∅) + w (p(c) − p(∅))`; w = 1 is none. `names` are the conditions to drop, all if empty."""
+    """Classifier-free guidance `p(∅) + w (p(c) − p(∅))`; w = 1 is none. `names` are the conditions to drop,
+    all if empty."""
     if isinstance(w, float | int) and w == 1:
         return PLAIN
     dropped = frozenset(names) or EVERYTHING
     return Guidance(((w, frozenset()), (1 - w, dropped)), interval)
 
 
-def drop_conditions(cond: Mapping[str, Any], dropped: frozenset[str], null: Mapping[str, Any]) -> dict[str, Any]:
+def drop_conditions(
+    cond: Mapping[str, Any], dropped: frozenset[str], null: Mapping[str, Any]
+) -> dict[str, Any]:
     """The conditions with the dropped ones replaced by their null values, broadcast over the batch."""
     names = set(cond) & set(null) if dropped == EVERYTHING else dropped & set(cond)
     if dropped and (not names or not names <= set(null)):
         raise DistillError(
-            f"guidance drops {', '.join(sorted(dropped - EVERYTHING)) or 'the conditions'}, but of {', '.join(cond)} the "
-            f"network knows null values for {', '.join(null) or 'none'} only: set its guidance to 1, or name others to drop"
+            f"guidance drops {', '.join(sorted(dropped - EVERYTHING)) or 'the conditions'}, but of "
+            f"{', '.join(cond)} the network knows null values for {', '.join(null) or 'none'} only: set its "
+            "guidance to 1, or name others to drop"
         )
     return {
         name: torch.as_tensor(null[name], dtype=value.dtype, device=value.device).expand_as(value)

@@ -1,7 +1,9 @@
 """Forward processes: how data becomes noise, and the moves between two times.
 
-Gaussian paths noise a state as `x_t = α_t x0 + σ_t ε`; times grow with noise. A time has the shape of the path's
-units: one per sample [B], per frame [B, F], ... Categorical paths act on integer tokens and refuse score views.
+Gaussian paths noise a state as `x_t = α_t x0 + σ_t ε`; times grow with noise. A time has the shape of the
+path's
+units: one per sample [B], per frame [B, F], ... Categorical paths act on integer tokens and refuse score
+views.
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ class GaussianPath(Options):
         return combine((float(self.sigma(torch.tensor(self.t_max if t is None else t))), noise))
 
     def jump(self, x: State, x0: State, t: Any, s: Any) -> Any:
-        """Deterministic move t → s along the straight DDIM line of a predicted x0; s may lie above or below t.
+        """Deterministic move t → s along the straight DDIM line of a predicted x0; s may lie above or below
+        t.
 
         At s = t the state is copied, bit for bit.
         """
@@ -82,7 +85,8 @@ class GaussianPath(Options):
         return combine((keep, x_s), (fresh, noise))
 
     def stochastic_jump(self, x: State, x0: State, noise: State, t: Any, s: Any, eta: float) -> Any:
-        """Move t → s < t that replaces a share of the predicted noise; η = 1 is ancestral, η = 0 is `jump`."""
+        """Move t → s < t that replaces a share of the predicted noise; η = 1 is ancestral, η = 0 is
+        `jump`."""
 
         def churn(a_s: Tensor, s_s: Tensor, a_t: Tensor, s_t: Tensor) -> Tensor:
             ratio = (a_t * s_s / (s_t * a_s).clamp_min(TINY)) ** 2
@@ -213,7 +217,8 @@ class Discrete(GaussianPath):
 
 
 class Joint(GaussianPath):
-    """Several modalities in one state, each with a path of its own; a time is one tensor for all or one a modality."""
+    """Several modalities in one state, each with a path of its own; a time is one tensor for all or one a
+    modality."""
 
     paths: dict[str, GaussianPath]
     """Path of each key of the state."""
@@ -241,15 +246,18 @@ class Joint(GaussianPath):
 
     def prior(self, noise: State, t: Any = None) -> Any:
         times = t if isinstance(t, Mapping) else dict.fromkeys(self.paths, t)
-        return {key: path.prior(noise[key], times[key]) for key, path in self.paths.items()}  # type: ignore[index]
+        return {k: p.prior(noise[k], times[k]) for k, p in self.paths.items()}  # type: ignore[index]
 
     def jump(self, x: State, x0: State, t: Any, s: Any) -> Any:
         times, ends = (u if isinstance(u, Mapping) else dict.fromkeys(self.paths, u) for u in (t, s))
-        return {k: p.jump(x[k], x0[k], times[k], ends[k]) for k, p in self.paths.items()}  # type: ignore[index]
+        here: Any = x
+        clean: Any = x0
+        return {k: p.jump(here[k], clean[k], times[k], ends[k]) for k, p in self.paths.items()}
 
 
 class Bridge(Options):
-    """Brownian bridge between data and a given end point: `x_t = (1−t) x0 + t x_T + κ √(t(1−t)) ε`, t in [0, 1]."""
+    """Brownian bridge between data and a given end point: `x_t = (1−t) x0 + t x_T + κ √(t(1−t)) ε`, t in [0,
+    1]."""
 
     kappa: float = 1.0
     """Standard deviation of the bridge, up to the factor √(t(1−t))."""
@@ -261,11 +269,13 @@ class Bridge(Options):
     def posterior(self, x: State, x0: State, noise: State, t: Tensor, s: Tensor) -> Any:
         """A draw of x_s given x_t and x0, s ≤ t."""
         ratio = s / t.clamp_min(TINY)
-        return combine((ratio, x), (1 - ratio, x0), (self.kappa * (s * (1 - ratio)).clamp_min(0).sqrt(), noise))
+        fresh = self.kappa * (s * (1 - ratio)).clamp_min(0).sqrt()
+        return combine((ratio, x), (1 - ratio, x0), (fresh, noise))
 
 
 class CategoricalPath(Options):
-    """Tokens lose their identity with time: kept with probability α_t = 1 − t, else redrawn from the path's noise law."""
+    """Tokens lose their identity with time: kept with probability α_t = 1 − t, else redrawn from the path's
+    noise law."""
 
     vocabulary: int
     """How many tokens there are (a mask token, if any, included)."""
@@ -291,14 +301,16 @@ class CategoricalPath(Options):
         return torch.where(uniform < keep, tokens, lost)
 
     def posterior(self, log_x0: Tensor, tokens: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """Probabilities of the tokens at s < t given those at t and log p(x0): [..., V] (Austin et al. 2021, eq. 3)."""
+        """Probabilities of the tokens at s < t given those at t and log p(x0): [..., V] (Austin et al. 2021,
+        eq. 3)."""
         shape = t.shape + (1,) * (log_x0.ndim - t.ndim)
         a_t, a_s = (1 - t).reshape(shape), (1 - s).reshape(shape)
         step = a_t / a_s.clamp_min(TINY)
         law = self.noise_law(log_x0)
         now = torch.nn.functional.one_hot(tokens, self.vocabulary).to(log_x0)
         reach = step * now + (1 - step) * law[tokens].unsqueeze(-1)
-        joint = log_x0.exp().clamp_min(1e-30) / (a_t * now + (1 - a_t) * law[tokens].unsqueeze(-1)).clamp_min(TINY)
+        seen = a_t * now + (1 - a_t) * law[tokens].unsqueeze(-1)
+        joint = log_x0.exp().clamp_min(1e-30) / seen.clamp_min(TINY)
         mass = reach * (a_s * joint + (1 - a_s) * law * joint.sum(-1, keepdim=True))
         return mass / mass.sum(-1, keepdim=True)
 

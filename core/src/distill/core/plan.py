@@ -54,8 +54,8 @@ class Optimiser(Options):
 class Update(Options):
     """One line of a phase: events of a trajectory, seen by a loss, every so many iterations.
 
-    Consecutive updates with an equal trajectory share its events, unless `fresh`; a group of such updates reads the
-    weights as they were before the group, and the optimisers step in the order of the updates.
+    Consecutive updates with an equal trajectory share its events, unless `fresh`; a group of such updates
+    reads the weights as they were before the group, and the optimisers step in the order of the updates.
     """
 
     trajectory: Trajectory
@@ -71,7 +71,8 @@ class Update(Options):
 
     def due(self, step: int) -> bool:
         """Whether the update takes place at this iteration of the phase."""
-        return step >= self.start and (step - self.start) % self.every == 0 and (self.stop is None or step < self.stop)
+        within = step >= self.start and (self.stop is None or step < self.stop)
+        return within and (step - self.start) % self.every == 0
 
 
 class Phase(Options):
@@ -125,7 +126,8 @@ class Plan(Options):
 
     def needs(self) -> set[str]:
         """Roles that some loss asks for."""
-        return {role for phase in self.phases for u in phase.updates for role in (*u.loss.needs, *u.loss.moves)}
+        losses = [update.loss for phase in self.phases for update in phase.updates]
+        return {role for loss in losses for role in (*loss.needs, *loss.moves)}
 
     def changed(self) -> set[str]:
         """Roles whose weights the plan changes, by gradient or by an action."""
@@ -137,12 +139,14 @@ class Plan(Options):
         known = set(roles)
         if missing := (self.needs() | self.changed()) - known:
             raise RecipeError(
-                f"the method needs the role {', '.join(sorted(missing))}, and this run has {', '.join(sorted(known))}: "
-                "name it under 'teacher:', 'student:' or 'roles:', or choose another method"
+                f"the method needs the role {', '.join(sorted(missing))}, and this run has "
+                f"{', '.join(sorted(known))}: name it under 'teacher:', 'student:' or 'roles:', or choose "
+                "another method"
             )
         for phase in self.phases:
             if bare := phase.moved - set(phase.optimisers):
-                raise RecipeError(f"phase '{phase.name}' moves {', '.join(sorted(bare))} without an optimiser")
+                names = ", ".join(sorted(bare))
+                raise RecipeError(f"phase '{phase.name}' moves {names} without an optimiser")
 
 
 class EMA(Action):
@@ -168,7 +172,8 @@ class EMA(Action):
 
 
 class Copy(Action):
-    """Hand-over: a role's weights become another's, as when a student becomes the teacher of the next stage."""
+    """Hand-over: a role's weights become another's, as when a student becomes the teacher of the next
+    stage."""
 
     source: str = "student"
     """Role that is copied."""
@@ -184,6 +189,8 @@ class Copy(Action):
         ctx.roles[self.target].load(ctx.roles[self.source].tensors())
 
 
-def one_phase(updates: Iterable[Update], steps: int, optimisers: dict[str, Optimiser], **phase: Any) -> tuple[Phase]:
+def one_phase(
+    updates: Iterable[Update], steps: int, optimisers: dict[str, Optimiser], **phase: Any
+) -> tuple[Phase]:
     """The phases of a plan that has one."""
     return (Phase(updates=tuple(updates), steps=steps, optimisers=optimisers, **phase),)

@@ -24,7 +24,8 @@ def _from_eps(path: GaussianPath, t: Any) -> tuple[Any, Any]:
 
 def _from_v(path: GaussianPath, t: Any) -> tuple[Any, Any]:
     alpha, sigma = path.alpha(t), path.sigma(t)
-    return per_key(lambda a, s: a / (a**2 + s**2), alpha, sigma), per_key(lambda a, s: -s / (a**2 + s**2), alpha, sigma)
+    norm = per_key(lambda a, s: a**2 + s**2, alpha, sigma)
+    return per_key(lambda a, n: a / n, alpha, norm), per_key(lambda s, n: -s / n, sigma, norm)
 
 
 def _from_velocity(path: GaussianPath, t: Any) -> tuple[Any, Any]:
@@ -46,8 +47,8 @@ KINDS = ("x0", *TO_X0, "logits")
 class Prediction:
     """A network's output at (x, t) with lazy views in every parameterisation.
 
-    `v` is `α ε − σ x0` (Salimans & Ho), `velocity` is dx/dt along the path, `score` is ∇ log p. Tokens and classes have
-    `logits`, in the network's own shape, and none of the other views.
+    `v` is `α ε − σ x0` (Salimans & Ho), `velocity` is dx/dt along the path, `score` is ∇ log p. Tokens and
+    classes have `logits`, in the network's own shape, and none of the other views.
     """
 
     kind: str
@@ -78,7 +79,8 @@ class Prediction:
             return self.value
         x0 = self.x0  # first, because it knows how to refuse
         inverse = per_key(lambda s: 1 / s.clamp_min(TINY), self.path.sigma(self.t))
-        return combine((inverse, self.x), (per_key(lambda i, a: -i * a, inverse, self.path.alpha(self.t)), x0))
+        share = per_key(lambda i, a: -i * a, inverse, self.path.alpha(self.t))
+        return combine((inverse, self.x), (share, x0))
 
     @cached_property
     def v(self) -> Any:
@@ -111,5 +113,6 @@ class Prediction:
         return self.value
 
     def replace_x0(self, x0: State) -> Prediction:
-        """The same prediction with another x0 (clipped, corrected, guided); eps and the rest follow from it."""
+        """The same prediction with another x0 (clipped, corrected, guided); eps and the rest follow from
+        it."""
         return replace(self, kind="x0", value=x0)

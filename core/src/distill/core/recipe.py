@@ -6,10 +6,18 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from distill.core.errors import DistillError, RecipeError, nearest
 from distill.core.options import Options
@@ -256,7 +264,7 @@ class Resolver:
             raise
         if not isinstance(target, type) or not issubclass(target, expected):
             raise RecipeError(f"{self.source.place(at)}: {kind} '{name}' is not a {expected.__name__}: its plugin is wrong")
-        return cast(T, validate(target, options, self.source, at))
+        return validate(target, options, self.source, at)
 
 
 def split(reference: Reference, source: Source, at: Sequence[str]) -> tuple[str, dict[str, Any]]:

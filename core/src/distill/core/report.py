@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 STYLE = """
+:root{color-scheme:light dark}
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}
 h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.2rem;margin-top:2rem}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{padding:.35rem .8rem;text-align:right}
-th{border-bottom:2px solid #444}tr+tr td{border-top:1px solid #ddd}th:first-child,td:first-child{text-align:left}
+th{border-bottom:2px solid #444}tr+tr td{border-top:1px solid #ddd}th:first-child,td:first-child{text-align:left;white-space:nowrap}
 figure{display:inline-block;margin:0 1rem 1rem 0;vertical-align:top;max-width:100%}
 summary{font-size:1.2rem;font-weight:bold;margin:2rem 0 1rem;cursor:pointer}figcaption{font-size:.85rem;color:#555}
 img{image-rendering:pixelated;max-width:100%}pre{background:#f5f5f5;padding:1rem;overflow-x:auto;font-size:.85rem}

@@ -16,12 +16,14 @@ from distill.core.tree import Ragged, State, batch_size, leaves
 class Rng:
     """Named, independent random streams of one seed.
 
-    Two runs that differ in one purpose (say, a loss switched off) share every other draw. With several processes each
-    stream is drawn for the global batch and every rank keeps its own rows, so that the split does not change results;
-    ragged states are drawn by rank instead, since their row counts differ.
+    Two runs that differ in one purpose (say, a loss switched off) share every other draw. With several
+    processes each stream is drawn for the global batch and every rank keeps its own rows, so that the split
+    does not change results; ragged states are drawn by rank instead, since their row counts differ.
     """
 
-    def __init__(self, seed: int, *, rank: int = 0, world: int = 1, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, seed: int, *, rank: int = 0, world: int = 1, device: torch.device | str = "cpu"
+    ) -> None:
         self.seed, self.rank, self.world, self.device = seed, rank, world, torch.device(device)
         self._streams: dict[str, torch.Generator] = {}
 
@@ -68,7 +70,8 @@ class Rng:
         if isinstance(state, Tensor):
             return self.normal(*values.shape, stream=stream).to(values)
         if isinstance(state, Ragged):
-            drawn = torch.randn(values.shape, generator=self.generator(f"{stream}@{self.rank}"), device=self.device)
+            own = self.generator(f"{stream}@{self.rank}")
+            drawn = torch.randn(values.shape, generator=own, device=self.device)
         else:
             drawn = self.normal(*values.shape, stream=stream)
         return replace(state, values=drawn.to(values))

@@ -20,8 +20,8 @@ from distill.core.prediction import Prediction
 class Role:
     """A module, how it is asked, and which of its parameters are this role's own.
 
-    Two roles may hold one module: an adapter's role has a `scope` that turns the adapter on around each call, and
-    `own` names the adapter's parameters only.
+    Two roles may hold one module: an adapter's role has a `scope` that turns the adapter on around each
+    call, and `own` names the adapter's parameters only.
     """
 
     name: str
@@ -37,14 +37,17 @@ class Role:
     def denoiser(self) -> Denoiser:
         """The module, known to be a denoiser."""
         if not isinstance(self.module, Denoiser):
-            raise RecipeError(f"role '{self.name}' is a {type(self.module).__name__}, but a denoiser is needed")
+            kind = type(self.module).__name__
+            raise RecipeError(f"role '{self.name}' is a {kind}, but a denoiser is needed")
         return self.module
 
     def alone(self) -> Denoiser:
         """The denoiser as others can use it: an adapter is folded into a copy of the weights."""
         return self.denoiser if self.fold is None else self.fold()
 
-    def predict(self, x: Any, t: Any, cond: Any = None, *, guidance: Guidance | None = None, **options: Any) -> Prediction:
+    def predict(
+        self, x: Any, t: Any, cond: Any = None, *, guidance: Guidance | None = None, **options: Any
+    ) -> Prediction:
         """The role's prediction under its own guidance, or under another one."""
         denoiser = self.denoiser
         with self.scope():
@@ -70,7 +73,8 @@ class Role:
         return list(self.named_parameters().values())
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint of this role holds: its own parameters, and buffers where the module is its own."""
+        """What a checkpoint of this role holds: its own parameters, and buffers where the module is its
+        own."""
         if self.own is not None:
             return {name: parameter.data for name, parameter in self.own.items()}
         return self.module.state_dict()
@@ -80,14 +84,16 @@ class Role:
         mine = self.tensors()
         odd = set(mine) ^ set(tensors) or {name for name in mine if mine[name].shape != tensors[name].shape}
         if odd:
-            raise RecipeError(f"the saved weights of role '{self.name}' do not fit: {', '.join(sorted(odd)[:5])} differ")
+            few = ", ".join(sorted(odd)[:5])
+            raise RecipeError(f"the saved weights of role '{self.name}' do not fit: {few} differ")
         with torch.no_grad():
             for name, value in tensors.items():
                 mine[name].copy_(value)
 
 
 class Roles(Mapping[str, Role]):
-    """The roles of a run, by name; asking for one that is not there says which method needs it and which exist."""
+    """The roles of a run, by name; asking for one that is not there says which method needs it and which
+    exist."""
 
     def __init__(self, roles: Mapping[str, Role] | None = None) -> None:
         self._roles = dict(roles or {})
@@ -96,7 +102,7 @@ class Roles(Mapping[str, Role]):
         if name not in self._roles:
             raise RecipeError(
                 f"this run has no role '{name}'; it has {', '.join(self._roles) or 'none'}. "
-                f"Name one under 'teacher:', 'student:' or 'roles:', or choose a method that does not need it."
+                "Name one under 'teacher:', 'student:' or 'roles:', or choose a method without it."
             )
         return self._roles[name]
 

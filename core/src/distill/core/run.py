@@ -17,7 +17,17 @@ from pydantic import ValidationError
 from torch.utils.data import Dataset
 
 from distill.core import checkpoint, tree
-from distill.core.contracts import Batch, Builder, DataSource, Lens, Method, Metric, Modality, RoleSpec, Transform
+from distill.core.contracts import (
+    Batch,
+    Builder,
+    DataSource,
+    Lens,
+    Method,
+    Metric,
+    Modality,
+    RoleSpec,
+    Transform,
+)
 from distill.core.data import Samples, batches, collate
 from distill.core.denoiser import Denoiser
 from distill.core.engine import Engine
@@ -221,8 +231,8 @@ def prepare(recipe: Recipe, source: Source, registry: Registry) -> Run:
     specs = _specs(recipe, method, resolve)
     dataset = data.open() if data else None
     taught = _teacher(recipe, resolve, registry)
-    builder = specs["student"].build if "student" in specs else None
-    builder = builder if isinstance(builder, Builder) else taught and taught.builder
+    own = specs["student"].build if "student" in specs else None
+    builder = own if isinstance(own, Builder) else taught.builder if taught else None
     if builder is None:
         raise RecipeError(f"{source.name}: name a 'teacher:' to distil, or a 'student:' to train from nothing")
     sampler = taught.sampler if taught else builder.sampler()

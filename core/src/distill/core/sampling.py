@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -64,7 +66,8 @@ class Grid(Options):
     """Last time; the path's t_min if None. Karras grids of diffusers append 0."""
 
     def times(self, path: GaussianPath, steps: int) -> tuple[Any, ...]:
-        """`steps` + 1 times from the path's t_max down; where modalities have paths of their own, one time for each."""
+        """`steps` + 1 times from the path's t_max down; where modalities have paths of their own, one time
+        for each."""
         if steps < 1:
             raise RecipeError(f"a sampler needs at least one step, not {steps}")
         if isinstance(path, Joint):
@@ -72,7 +75,7 @@ class Grid(Options):
             return tuple(dict(zip(path.paths, row, strict=True)) for row in zip(*grids, strict=True))
         path = path if self.low is None else path.model_copy(update={"t_min": self.low})
         points = steps if self.end is not None else steps + 1
-        u = torch.linspace(0, 1, points, dtype=torch.float64) if points > 1 else torch.zeros(1, dtype=torch.float64)
+        u = torch.linspace(0, 1, points, dtype=torch.float64)
         t = SPACINGS[self.spacing](path, u, self.rho)
         t = self.shift * t / (1 + (self.shift - 1) * t) if self.shift != 1 else t
         return tuple(t.tolist()) + (() if self.end is None else (self.end,))
@@ -96,7 +99,7 @@ class Level:
     def __init__(self, path: GaussianPath, t: float) -> None:
         time = torch.tensor(t, dtype=torch.float64)
         self.alpha, self.sigma = float(path.alpha(time)), float(path.sigma(time))
-        self.lam = float(path.logsnr(time))
+        self.lam = math.log(max(self.alpha, TINY)) - math.log(max(self.sigma, TINY))
 
 
 def _line(t: Level, s: Level) -> Weights:
@@ -134,7 +137,8 @@ class Consistency(Options):
 
     name: Literal["consistency"] = "consistency"
     gamma: float = 1.0
-    """Jump to (1−γ) of the next time, then re-noise to it: 1 is the consistency sampler, 0 is DDIM (Kim et al. 2024)."""
+    """Jump to (1−γ) of the next time, then re-noise to it: 1 is the consistency sampler, 0 is DDIM (Kim et
+    al. 2024)."""
     evaluations: ClassVar[int] = 1
 
     def weights(self, path: GaussianPath, times: tuple[float, ...], n: int) -> Weights:
@@ -146,7 +150,8 @@ class Consistency(Options):
 
 
 class Overshoot(Options):
-    """Jump two steps of the grid down and re-noise one up: the N-step stochastic sampler of a student of N/2 jumps.
+    """Jump two steps of the grid down and re-noise one up: the N-step stochastic sampler of a student of N/2
+    jumps.
 
     Meng et al. 2023, arXiv:2210.03142, section 3.3; the last step is an ordinary jump.
     """
@@ -186,7 +191,8 @@ class DPM(Options):
 
 
 class Heun(Options):
-    """Second-order Runge-Kutta on dx/dt (Karras et al. 2022, algorithm 1 without churn): two calls a step, the last one."""
+    """Second-order Runge-Kutta on dx/dt (Karras et al. 2022, algorithm 1 without churn): two calls a step,
+    the last one."""
 
     name: Literal["heun"] = "heun"
     evaluations: ClassVar[int] = 2
@@ -198,7 +204,8 @@ class Heun(Options):
 class Corrected(Options):
     """Any of the above with each prediction extrapolated along its last change: `D_k + λ_k (D_k − D_{k−1})`.
 
-    The λ are fitted to a teacher's roll-out (D-ODE: Kim et al. 2023, arXiv:2309.16421) and belong to one grid.
+    The λ are fitted to a teacher's roll-out (D-ODE: Kim et al. 2023, arXiv:2309.16421) and belong to one
+    grid.
     """
 
     name: Literal["corrected"] = "corrected"
@@ -208,12 +215,9 @@ class Corrected(Options):
     evaluations: ClassVar[int] = 1
 
     def weights(self, path: GaussianPath, times: tuple[float, ...], n: int) -> Weights:
-        if len(self.factors) != len(times) - 1:
-            raise RecipeError(
-                f"the {len(self.factors)} factors were fitted to as many steps: sample with those, not with {len(times) - 1}"
-            )
         if len(times) - 1 != len(self.factors):
-            raise RecipeError(f"this solver was fitted for {len(self.factors)} steps, not {len(times) - 1}: fit it again")
+            fitted, asked = len(self.factors), len(times) - 1
+            raise RecipeError(f"this solver was fitted for {fitted} steps, not {asked}: fit it again")
         base = self.base.weights(path, times, n)
         shift = self.factors[n] * base.pulls[0]
         pulls = (*base.pulls, 0.0) if len(base.pulls) == 1 else base.pulls
@@ -260,9 +264,10 @@ def rollout(
         x: state at `times[0]`.
         times: descending times, shared by the batch.
         solver: how predictions move the state; DDIM if None.
-        attach: steps that carry gradient; the others run without, and the state that enters an attached step is
-            detached unless the step before is attached too.
-        free_first: take the first step along x/√(α²+σ²), without a call (analytical first step, Dockhorn et al. 2022).
+        attach: steps that carry gradient; the others run without, and the state that enters an attached step
+            is detached unless the step before is attached too.
+        free_first: take the first step along x/√(α²+σ²), without a call (analytical first step, Dockhorn et
+            al. 2022).
         scalars: extra inputs of the network.
         cache: what every step attends to; a step's own entries come back in its prediction, and only there.
     """
@@ -285,15 +290,29 @@ def rollout(
     return x
 
 
+@lru_cache(maxsize=256)
+def _weights(solver: Any, path: GaussianPath, times: tuple[float, ...]) -> tuple[Weights, ...]:
+    """The weights of every step; roll-outs down one grid share them."""
+    return tuple(solver.weights(path, times, n) for n in range(len(times) - 1))
+
+
 def _advance(
-    solver: Any, path: GaussianPath, times: tuple[float, ...], n: int, x: Any, said: list[Any], rng: Any, stream: str
+    solver: Any,
+    path: GaussianPath,
+    times: tuple[float, ...],
+    n: int,
+    x: Any,
+    said: list[Any],
+    rng: Any,
+    stream: str,
 ) -> Any:
     if isinstance(path, Joint):
-        return {
-            key: _advance(solver, p, path.member_times(times, key), n, x[key], [d[key] for d in said], rng, f"{stream}/{key}")
-            for key, p in path.paths.items()
-        }
-    weights = solver.weights(path, times, n)
+        moved = {}
+        for key, member in path.paths.items():
+            own, past = path.member_times(times, key), [x0[key] for x0 in said]
+            moved[key] = _advance(solver, member, own, n, x[key], past, rng, f"{stream}/{key}")
+        return moved
+    weights = _weights(solver, path, tuple(times))[n]
     parts = [(pull, x0) for pull, x0 in zip(weights.pulls, said, strict=False) if pull]
     if weights.keep:
         parts.append((weights.keep, x))
@@ -321,7 +340,8 @@ def finish(walk: Generator[Move, Any, Any]) -> Any:
 
 
 class Sampler(Options):
-    """How a network is sampled. Part of what was trained: saved with a student, used by `sample` and `export`."""
+    """How a network is sampled. Part of what was trained: saved with a student, used by `sample` and
+    `export`."""
 
     steps: int = 64
     """Number of steps on the grid (ignored where `times` is given)."""
@@ -346,7 +366,7 @@ class Sampler(Options):
         known = len(self.times)
         if steps < 1 or known % steps:
             fit = [n for n in range(1, known + 1) if known % n == 0]
-            raise RecipeError(f"this student was trained at {known} times: sample it with {fit} steps, not {steps}")
+            raise RecipeError(f"the student was trained at {known} times: give it {fit} steps, not {steps}")
         return self.model_copy(update={"times": self.times[:: known // steps], "steps": steps})
 
     def check(self, path: GaussianPath) -> None:
@@ -358,7 +378,9 @@ class Sampler(Options):
             raise RecipeError(f"the student needs times that descend and end above 0, not {list(self.times)}")
         if times[0] > 1.0001 * path.t_max:
             name = type(path).__name__
-            raise RecipeError(f"the student's first time {times[0]} lies beyond {path.t_max:g}, the last of its {name} path")
+            raise RecipeError(
+                f"the student's first time {times[0]} lies beyond {path.t_max:g}, the last of its {name} path"
+            )
 
     def grid_for(self, path: GaussianPath) -> tuple[float, ...]:
         """The descending times, the final one included."""
@@ -366,7 +388,9 @@ class Sampler(Options):
             return (*self.times, 0.0)
         return self.grid.times(path, self.steps)
 
-    def walk(self, role: Role, noise: State, cond: Any = None, rng: Rng | None = None) -> Generator[Move, Any, Any]:
+    def walk(
+        self, role: Role, noise: State, cond: Any = None, rng: Rng | None = None
+    ) -> Generator[Move, Any, Any]:
         """The roll-out from noise, step by step, without gradient."""
         path = role.denoiser.path
         times = self.grid_for(path)

@@ -16,7 +16,8 @@ from distill.core.roles import Role, Roles
 def assemble(method: Method, fixed: Mapping[str, Role], extra: Mapping[str, RoleSpec] | None = None) -> Roles:
     """The roles of a run: those that are given (the teacher, a subject), then those that the method asks for.
 
-    A role is made once the roles that it copies, shares or looks at exist; `extra` overrides or adds to the method's.
+    A role is made once the roles that it copies, shares or looks at exist; `extra` overrides or adds to the
+    method's.
     """
     roles = Roles(fixed)
     specs = {**method.roles(), **(extra or {})}
@@ -45,7 +46,7 @@ def _make(roles: Roles, name: str, spec: RoleSpec) -> None:
     elif spec.copy_of:
         module = copy.deepcopy(roles[spec.copy_of].module).requires_grad_(True)
     else:
-        raise RecipeError(f"role '{name}' says neither what it copies, nor what it shares, nor how it is built")
+        raise RecipeError(f"role '{name}' says neither what it copies, nor what it shares, nor its build")
     roles.add(Role(name, module, cfg(spec.guidance), frozen=spec.frozen))
     for transform in spec.transforms:
         transform.apply(roles, name)

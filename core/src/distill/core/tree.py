@@ -1,7 +1,9 @@
-"""States: a tensor, ragged or masked samples, or a mapping of states. Nothing here looks at a shape beyond the batch.
+"""States: a tensor, ragged or masked samples, or a mapping of states. Nothing here looks at a shape beyond
+the batch.
 
-A *state* is what is noised and denoised. Arithmetic on states maps over their leaves; a coefficient (an α, a time, a
-weight) has the shape of the path's units, `[B]`, `[B, frames]`, ..., and is broadcast over the rest of each leaf.
+A *state* is what is noised and denoised. Arithmetic on states maps over their leaves; a coefficient (an α, a
+time, a weight) has the shape of the path's units, `[B]`, `[B, frames]`, ..., and is broadcast over the rest
+of each leaf.
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ def tree_map(fn: Callable[..., Tensor], state: State, *others: State) -> Any:
     if isinstance(state, Tensor):
         return fn(state, *others)
     if isinstance(state, Mapping):
-        return {key: tree_map(fn, state[key], *(other[key] for other in others)) for key in state}  # type: ignore[index]
+        parts = {key: [other[key] for other in others] for key in state}  # type: ignore[index]
+        return {key: tree_map(fn, state[key], *parts[key]) for key in state}
     return replace(state, values=fn(state.values, *(other.values for other in others)))
 
 
@@ -86,7 +89,8 @@ def _combine(coefficients: Sequence[Any], states: Sequence[State]) -> Any:
     first = states[0]
     if isinstance(first, Mapping):
         at = [c if isinstance(c, Mapping) else dict.fromkeys(first, c) for c in coefficients]
-        return {key: _combine([c[key] for c in at], [s[key] for s in states]) for key in first}  # type: ignore[index]
+        parts = {key: [state[key] for state in states] for key in first}  # type: ignore[index]
+        return {key: _combine([c[key] for c in at], parts[key]) for key in first}
     scaled = [expand(c, s) * leaves(s)[0] for c, s in zip(coefficients, states, strict=True)]
     total = scaled[0]
     for term in scaled[1:]:

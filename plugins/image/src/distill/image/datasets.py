@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from distill.core import DataSource, Samples
-from distill.core.errors import DataError
 from pydantic import PositiveInt
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from distill.core import DataSource, Samples
+from distill.core.errors import DataError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
@@ -52,6 +53,8 @@ class Pictures(Dataset[dict[str, Tensor]]):
 class PictureFolder(DataSource):
     """A folder of pictures; its subfolders, in alphabetical order, are the classes."""
 
+    example: ClassVar[dict[str, Any]] = {"folder": "pictures"}
+    conformance: ClassVar[dict[str, str]] = {"samples": "there is no folder of pictures that every machine has"}
     folder: Path
     """Where the pictures are."""
     size: PositiveInt = 64

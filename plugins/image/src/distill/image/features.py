@@ -6,13 +6,14 @@ from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, relu
 
 
 class DigitFeatures(nn.Module):
-    """A small classifier of 8×8 digits; its 32 penultimate units, scaled to unit variance, are the features."""
+    """A small classifier of 8×8 digits; its 32 penultimate units, scaled to about unit variance, are the features."""
 
     shape = (1, 8, 8)
 
@@ -36,9 +37,10 @@ class DigitFeatures(nn.Module):
 @cache
 def digit_features() -> DigitFeatures:
     """The classifier with its shipped weights."""
-    network = DigitFeatures().eval().requires_grad_(False)
-    network.load_state_dict(load_file(shipped("digits-classifier.safetensors")))
-    return network
+    with torch.device("meta"):  # no random number is drawn for weights that come from a file
+        network = DigitFeatures()
+    network.load_state_dict(load_file(shipped("digits-classifier.safetensors")), assign=True)
+    return network.eval().requires_grad_(False)
 
 
 def shipped(name: str) -> str:

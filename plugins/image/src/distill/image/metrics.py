@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
-from distill.core import Metric, State
-from distill.core.errors import DataError
 from pydantic import PositiveInt
 from torch import Tensor
 
+from distill.core import Metric, State
+from distill.core.errors import DataError
 from distill.image.features import FEATURES
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
+
 from distill.core import Modality, State
 from distill.core.errors import DataError
-from torch import Tensor
 
 
 class Image(Modality):

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from distill.core import Builder, Denoiser, DistillError, Sampler
-from distill.core.errors import RecipeError
-from distill.core.paths import PATHS, Discrete, Flow, GaussianPath
-from distill.core.sampling import DDIM, Grid
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from distill.core import Builder, Denoiser, DistillError, Sampler
+from distill.core.errors import RecipeError
+from distill.core.paths import PATHS, Discrete, Flow, GaussianPath
+from distill.core.sampling import DDIM, Grid
 from distill.image import schedulers
 
 Conditions = Mapping[str, Any]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from distill.core import DistillError, GaussianPath, Sampler
 from distill.core.paths import Discrete, Flow
 from distill.core.sampling import Consistency
@@ -16,8 +17,8 @@ KINDS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 
 def read(config: Mapping[str, Any]) -> tuple[GaussianPath, str]:
     """Path and parameterisation that a scheduler config describes; flow and velocity for an empty one."""
-    name, said = str(config.get("_class_name", "FlowMatch")), str(config.get("prediction_type", "epsilon"))
-    if name.startswith("FlowMatch") or said == "flow_prediction":
+    name, said = str(config.get("_class_name", "")), str(config.get("prediction_type", "epsilon"))
+    if not config or name.startswith("FlowMatch") or said == "flow_prediction":
         return Flow(), "velocity"
     if said not in KINDS or not config.keys() & {"beta_schedule", "beta_start", "trained_betas"}:
         raise DistillError(
@@ -62,7 +63,7 @@ def write(path: GaussianPath, kind: str, sampler: Sampler, folder: Path) -> None
 
     renoises = isinstance(sampler.solver, Consistency)
     if isinstance(path, Flow):
-        flow = diffusers.FlowMatchLCMScheduler if renoises else diffusers.FlowMatchEulerDiscreteScheduler
+        flow: Any = diffusers.FlowMatchLCMScheduler if renoises else diffusers.FlowMatchEulerDiscreteScheduler
         flow(shift=sampler.grid.shift).save_pretrained(folder)
         return
     if not isinstance(path, Discrete):
@@ -71,7 +72,7 @@ def write(path: GaussianPath, kind: str, sampler: Sampler, folder: Path) -> None
     said = {ours: theirs for theirs, ours in KINDS.items()}.get(kind)
     if said is None:
         raise DistillError(f"diffusers has no scheduler for predictions of kind {kind} here: export to safetensors")
-    discrete = diffusers.LCMScheduler if renoises else diffusers.DDIMScheduler
+    discrete: Any = diffusers.LCMScheduler if renoises else diffusers.DDIMScheduler
     discrete(
         num_train_timesteps=len(bars) - 1, trained_betas=(1 - bars[1:] / bars[:-1]).tolist(), prediction_type=said
     ).save_pretrained(folder)

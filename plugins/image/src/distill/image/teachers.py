@@ -7,7 +7,6 @@ from importlib.resources import files
 from typing import Any
 
 from distill.core import Denoiser, Sampler
-
 from distill.image.features import shipped
 from distill.image.networks import DiT
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+from torch import Tensor, nn
+
 from distill.core import Context, DistillError, Event, HeadBuilder, Loss, Roles, Terms, tree
 from distill.core.paths import GaussianPath, Trigonometric
-from torch import Tensor, nn
 
 Function = Callable[[Any, Tensor], Any]
 
@@ -39,11 +40,11 @@ DERIVATIVES: dict[str, Callable[..., tuple[Any, Any]]] = {"exact": exact, "diffe
 
 
 class ContinuousConsistency(Loss):
-    """Consistency of a TrigFlow student along dx/dt in the limit of small steps (Lu & Song 2024, arXiv:2410.11081).
+    """Consistency of a TrigFlow student along dx/dt, for small steps (Lu & Song 2024, arXiv:2410.11081).
 
     With `F = velocity / σ_d`, the student is pulled along the tangent
-    `g = −cos²t (σ_d F⁻ − dx/dt) − r (cos t sin t x_t + σ_d ∂F)`, `∂F` being its derivative along cos t sin t (dx/dt, 1) and
-    F⁻ itself without gradient: `e^−v ‖F − F⁻ − g/(‖g‖ + c)‖² / (σ_d tan t) + v`.
+    `g = −cos²t (σ_d F⁻ − dx/dt) − r (cos t sin t x_t + σ_d ∂F)`, `∂F` being its derivative along cos t sin t
+    (dx/dt, 1) and F⁻ itself without gradient: `e^−v ‖F − F⁻ − g/(‖g‖ + c)‖² / (σ_d tan t) + v`.
     """
 
     teacher: str = "teacher"
@@ -71,7 +72,9 @@ class ContinuousConsistency(Loss):
         tangent = self.tangent(event, ctx)
         norm = tree.per_sample(tree.tree_map(torch.square, tangent))[0].sqrt()
         gap = tree.combine(
-            (1 / sigma_data, said.velocity), (-1 / sigma_data, tree.detach(said.velocity)), (-1 / (norm + self.floor), tangent)
+            (1 / sigma_data, said.velocity),
+            (-1 / sigma_data, tree.detach(said.velocity)),
+            (-1 / (norm + self.floor), tangent),
         )
         error = tree.per_sample(tree.tree_map(torch.square, gap))[0] / (sigma_data * t.tan()).clamp_min(1e-3)
         if not self.variance:
@@ -100,7 +103,8 @@ def data_std(path: GaussianPath) -> float:
     """σ_d of a trigonometric path; other paths have no such consistency."""
     if not isinstance(path, Trigonometric):
         raise DistillError(
-            f"continuous-time consistency is written for the trigonometric path, and this denoiser's is {type(path).__name__}"
+            "continuous-time consistency is written for the trigonometric path, "
+            f"and this denoiser's is {type(path).__name__}"
         )
     return path.sigma_data
 

@@ -1,4 +1,4 @@
-"""Digits-8: handwritten digits of 8 x 8 pixels, which scikit-learn ships, and measures on a classifier's features."""
+"""Digits-8: scikit-learn's handwritten digits of 8 x 8 pixels, and measures on a classifier's features."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from functools import cache
 from typing import Any
 
 import torch
-from distill.core import Denoiser, Rng, Role, Sampler, Samples
-from distill.core.paths import Flow
 from torch import Tensor, nn
 
+from distill.core import Denoiser, Rng, Role, Sampler, Samples
+from distill.core.paths import Flow
 from distill.methods import toys
 from distill.methods.networks import MLPDenoiser
 
@@ -68,7 +68,7 @@ def classifier(seed: int = 0, steps: int = 500) -> Denoiser:
         loss.backward()
         optimiser.step()
     network.eval().requires_grad_(False)
-    return Denoiser(network, Flow(), "logits", shape=SHAPE, taps=("low", "middle", "penultimate"))
+    return Denoiser(network, Flow(), "logits", shape=SHAPE, taps=("middle", "penultimate"))
 
 
 @torch.no_grad()
@@ -92,7 +92,7 @@ def features(x: Tensor, judge: Denoiser) -> Tensor:
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
-    """Fréchet distance of Gaussians fitted to two clouds of features (Heusel et al. 2017, arXiv:1706.08500)."""
+    """Fréchet distance of Gaussians fitted to two clouds of features (arXiv:1706.08500)."""
     a, b = a.double(), b.double()
     cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)
     values, vectors = torch.linalg.eigh(cov_a)
@@ -102,7 +102,7 @@ def frechet(a: Tensor, b: Tensor) -> float:
 
 
 def recall(real: Tensor, fake: Tensor, k: int = 3) -> float:
-    """Share of real points inside some sample's k-nearest-neighbour ball (Kynkäänniemi et al. 2019, arXiv:1904.06991)."""
+    """Share of real points inside some sample's k-nearest-neighbour ball (arXiv:1904.06991)."""
     radius = torch.cdist(fake, fake).kthvalue(k + 1, dim=1).values
     return float((torch.cdist(real, fake) <= radius).any(1).float().mean())
 
@@ -137,4 +137,6 @@ def measure(role: Role, sampler: Sampler, judge: Denoiser, seed: int, size: int 
     x, label = load()
     drawn = toys.draw(role, sampler, size, seed + 300, {"label": label[:size]})
     real, fake = features(x, judge), features(drawn, judge)
-    return Scores(frechet(real, fake), recall(real, fake), accuracy(drawn, label[:size], judge), detail(drawn))
+    return Scores(
+        frechet(real, fake), recall(real, fake), accuracy(drawn, label[:size], judge), detail(drawn)
+    )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
+
 from distill.core import Context, Event, Loss, Mixture, Rng, Role, Roles
 from distill.core.paths import Karras
 
 
 def gradient(loss: Loss, *, m: float = 1.5, v: float = 0.5, size: int = 200_000, seed: int = 0) -> float:
-    """Gradient of a loss with respect to m for samples `m + √v z`, the teacher N(0, 1) and the critic exact."""
+    """Gradient of a loss with respect to m for samples `m + √v z`, the teacher N(0, 1), the critic exact."""
     path, shift = Karras(t_min=0.0), torch.tensor(m, requires_grad=True)
     laws = {"teacher": (0.0, 1.0), "critic": (m, v**0.5)}
     roles = Roles({k: Role(k, Mixture(torch.tensor([[mean]]), std, path)) for k, (mean, std) in laws.items()})

@@ -6,18 +6,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
-from distill.core import Batch, Context, DistillError, Event, Loss, Sampler, Terms, Trajectory, tree
-from distill.core.contracts import Fit
 from torch import Tensor
 
+from distill.core import Batch, Context, DistillError, Event, Loss, Sampler, Terms, Trajectory, tree
+from distill.core.contracts import Fit
 from distill.methods.losses import distance
 from distill.methods.trajectories import Generate
 
 
 class MakePairs(Fit):
-    """Sample a role once and keep (noise, end point, conditions) in the run's state: saved and resumed with it.
+    """Sample a role once and keep noises, end points and conditions in the run's state, saved with it.
 
-    Conditions are those of the calibration batch, drawn with replacement. The student's sampler stays as it is.
+    Conditions are those of one batch, drawn with replacement. The student's sampler stays as it is.
     """
 
     count: int = 1024
@@ -30,7 +30,10 @@ class MakePairs(Fit):
     """Pairs that are made at a time."""
 
     def fit(self, batch: Batch, ctx: Context, sampler: Any) -> Any:
-        parts = [self._make(min(self.chunk, self.count - done), batch, ctx) for done in range(0, self.count, self.chunk)]
+        parts = [
+            self._make(min(self.chunk, self.count - done), batch, ctx)
+            for done in range(0, self.count, self.chunk)
+        ]
         noise, end, cond = zip(*parts, strict=True)
         kept = _pack("pairs/noise", tree.concatenate(noise)) | _pack("pairs/end", tree.concatenate(end))
         for name in batch.cond:
@@ -69,11 +72,15 @@ def recall(size: int, ctx: Context) -> tuple[Any, Any, dict[str, Any]]:
     if not tree.leaves(noise):
         raise DistillError("this run has no stored pairs: begin the plan with a phase whose fit is MakePairs")
     rows = ctx.rng.integers(tree.batch_size(noise), size, stream="pairs/row")
-    return tree.index(noise, rows), tree.index(end, rows), {key: tree.index(value, rows) for key, value in cond.items()}
+    return (
+        tree.index(noise, rows),
+        tree.index(end, rows),
+        {key: tree.index(value, rows) for key, value in cond.items()},
+    )
 
 
 class Paired(Trajectory):
-    """The student's fresh samples and, beside them, its answers to stored noises (DMD, arXiv:2311.18828, algorithm 1).
+    """The student's fresh samples and its answers to stored noises (DMD, arXiv:2311.18828, algorithm 1).
 
     `meta["paired"]` are the answers, `targets["end"]` the teacher's end points for the same noises.
     """
@@ -95,12 +102,16 @@ class Paired(Trajectory):
             with torch.set_grad_enabled(attached):
                 answer = ctx.through_lens(role.predict(start, time, cond).x0)
                 x = tree.concatenate([event.x, answer]) if self.joined else event.x
-            both = {key: tree.concatenate([event.cond[key], cond[key]]) for key in cond} if self.joined else event.cond
+            both = (
+                {key: tree.concatenate([event.cond[key], cond[key]]) for key in cond}
+                if self.joined
+                else event.cond
+            )
             yield Event(x, both, targets={"end": ctx.through_lens(end)}, meta={"paired": answer})
 
 
 class PairRegression(Loss):
-    """The student's answers to stored noises against the teacher's end points (DMD, arXiv:2311.18828, eq. 9)."""
+    """Answers to stored noises against the teacher's end points (DMD, arXiv:2311.18828, eq. 9)."""
 
     weight: float = 0.25
     """Factor of this loss beside the score difference."""
@@ -112,7 +123,7 @@ class PairRegression(Loss):
 
 
 class Replay(Trajectory):
-    """Another trajectory, fed with the stored end points in place of the data: training on a teacher's own samples."""
+    """Another trajectory, fed with stored end points for data: training on a teacher's own samples."""
 
     inner: Trajectory
     """What happens with them."""

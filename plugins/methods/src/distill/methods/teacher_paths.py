@@ -1,4 +1,4 @@
-"""Trajectories along a teacher's moves: two jumps as one, its route as a target, its route as training data."""
+"""Trajectories along a teacher's moves: two jumps as one, its route as a target, its route as data."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from contextlib import suppress
 from typing import Any
 
 import torch
+
 from distill.core import Batch, Context, Event, Trajectory, cfg, rollout, tree
 from distill.core.sampling import DPM, Grid, Move, Solver
-
 from distill.methods.trajectories import draw_scalars
 
 
 class GridJumps(Trajectory):
     """Halving targets: the x0 whose one jump from t lands where two teacher jumps land.
 
-    Times are `t = (i+1)/N` of the path's range with i drawn per sample, `m = t − 1/2N` and `s = t − 1/N` (progressive
-    distillation: Salimans & Ho 2022, arXiv:2202.00512, algorithm 2). The target is the inverse jump of the teacher's x_s;
-    where σ_s = 0 the teacher's last x0 is copied by it.
+    Times are `t = (i+1)/N` of the path's range with i drawn per sample, `m = t − 1/2N` and `s = t − 1/N`
+    (progressive distillation: Salimans & Ho 2022, arXiv:2202.00512, algorithm 2). The target is the inverse
+    jump of the teacher's x_s; where σ_s = 0 the teacher's last x0 is copied by it.
     """
 
     steps: int
@@ -26,7 +26,7 @@ class GridJumps(Trajectory):
     teacher: str = "teacher"
     """Role that makes the two jumps."""
     scalars: dict[str, tuple[float, float]] = {}
-    """Extra inputs of both networks, drawn uniformly per sample between two values: the same in all three calls."""
+    """Extra inputs of both networks, drawn uniformly per sample; the same in all three calls."""
 
     def events(self, batch: Batch, ctx: Context, *, attached: bool) -> Iterator[Event]:
         student, path = ctx.roles["student"], ctx.roles["student"].denoiser.path
@@ -37,7 +37,9 @@ class GridJumps(Trajectory):
         target = path.inverse_jump(x_t, self._two_jumps(x_t, (t, m, s), batch, scalars, ctx), t, s)
         with torch.set_grad_enabled(attached):
             said = student.predict(x_t, t, batch.cond, **scalars)
-        yield Event(said.x0, batch.cond, t, x_t, noise, said, targets={"x0": target}, scalars=scalars, meta={"s": s})
+        yield Event(
+            said.x0, batch.cond, t, x_t, noise, said, targets={"x0": target}, scalars=scalars, meta={"s": s}
+        )
 
     def _times(self, batch: Batch, path: Any, ctx: Context) -> tuple[Any, Any, Any]:
         first = tree.leaves(batch.x)[0]
@@ -45,7 +47,9 @@ class GridJumps(Trajectory):
         span = (path.t_max - path.t_min) / self.steps
         return tuple(path.t_min + span * (i + ahead) for ahead in (1, 0.5, 0))  # type: ignore[return-value]
 
-    def _two_jumps(self, x: Any, times: tuple[Any, Any, Any], batch: Batch, scalars: Any, ctx: Context) -> Any:
+    def _two_jumps(
+        self, x: Any, times: tuple[Any, Any, Any], batch: Batch, scalars: Any, ctx: Context
+    ) -> Any:
         role, (t, m, s) = ctx.roles[self.teacher], times
         x_m = role.denoiser.path.jump(x, role.ask(x, t, batch.cond, **scalars).x0, t, m)
         return role.denoiser.path.jump(x_m, role.ask(x_m, m, batch.cond, **scalars).x0, m, s)
@@ -54,9 +58,9 @@ class GridJumps(Trajectory):
 class TeacherRoute(Trajectory):
     """The student's own roll-out beside its teacher's, from one noise: an event at every step of the student.
 
-    The teacher walks a grid refined K times; its states at the student's times are the targets. The student goes on from
-    where it got to, detached and computed before the engine's step at that event (SFD: Zhou et al. 2024,
-    arXiv:2409.19681).
+    The teacher walks a grid refined K times; its states at the student's times are the targets. The student
+    goes on from where it got to, detached and computed before the engine's step at that event (SFD: Zhou et
+    al. 2024, arXiv:2409.19681).
     """
 
     steps: tuple[int, ...] = (3,)
@@ -80,7 +84,9 @@ class TeacherRoute(Trajectory):
         fine = self.grid.times(role.denoiser.path, steps * self.refine)
         start = role.denoiser.path.prior(batch.noise(ctx.rng, "route/noise"), fine[0])
         route = self._route(start, fine, batch, ctx)
-        scalars = {self.count: torch.full((batch.size,), float(steps), device=ctx.rng.device)} if self.count else {}
+        scalars = (
+            {self.count: torch.full((batch.size,), float(steps), device=ctx.rng.device)} if self.count else {}
+        )
         walk = rollout(
             role, start, fine[:: self.refine], cond=batch.cond, scalars=scalars, free_first=self.free_first,
             attach=range(steps) if attached else (),
@@ -110,9 +116,9 @@ def detached(walk: Generator[Move, Any, Any]) -> Iterator[Move]:
 class Harvest(Trajectory):
     """Training points picked from the teacher's own route from noise: no data, no noising.
 
-    N jittered times, the first of them noise alone and not kept; at each of the others the event holds the route's state,
-    the teacher's velocity there, and what the student says (TBCM: Tang et al. 2025, arXiv:2511.20410). All points of all
-    routes form one event of (N − 1)·B samples.
+    N jittered times, the first of them noise alone and not kept; at each of the others the event holds the
+    route's state, the teacher's velocity there, and what the student says (TBCM: Tang et al. 2025,
+    arXiv:2511.20410). All points of all routes form one event of (N − 1)·B samples.
     """
 
     points: int = 16
@@ -120,7 +126,7 @@ class Harvest(Trajectory):
     shift: float = 2.5
     """Timestep shift of the flow time τ, with tan t = τ/(1−τ)."""
     guidance: tuple[float, ...] = ()
-    """Guidance weights of the teacher, one drawn per sample and given to the student as its input w; none if empty."""
+    """Guidance weights of the teacher, one drawn per sample; the student's input w; none if empty."""
     blank: float | None = None
     """Value of an empty sample; a route that ends near one is dropped with probability 1 − MSE."""
     teacher: str = "teacher"
@@ -131,7 +137,9 @@ class Harvest(Trajectory):
         tau = torch.linspace(1, 0, self.points + 1, dtype=torch.float64)
         tau = self.shift * tau / (1 + (self.shift - 1) * tau)
         edges = torch.atan2(tau, 1 - tau)
-        u = torch.rand(self.points, generator=ctx.rng.generator("harvest/jitter"), device=ctx.rng.device).to(edges)
+        u = torch.rand(self.points, generator=ctx.rng.generator("harvest/jitter"), device=ctx.rng.device).to(
+            edges
+        )
         inside = torch.lerp(edges[1:], edges[:-1], u)
         return (float(edges[0]), *inside[1:].tolist(), 0.0)
 

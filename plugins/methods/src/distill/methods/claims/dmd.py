@@ -6,7 +6,6 @@ from typing import Any
 
 from distill.core import Claim, Engine, Plan, Row, Sampler
 from distill.core.sampling import Grid, Heun
-
 from distill.methods import ring8
 from distill.methods.losses import distance
 from distill.methods.papers.dmd import DMD
@@ -44,8 +43,20 @@ def claim(seed: int) -> Claim:
         (
             Row("energy distance of DMD", scores[0]["ed"], "<=", 0.01),
             Row("modes of 8 that DMD covers", scores[0]["modes"], ">=", 8),
-            Row("energy distance of SDS", scores[1]["ed"], ">=", 0.03, "no critic: the sample stands for its score"),
-            Row("error on pairs, regression only", pair_error(pairs, "student"), "<=", 0.5 * before, "before training"),
+            Row(
+                "energy distance of SDS",
+                scores[1]["ed"],
+                ">=",
+                0.03,
+                "no critic: the sample stands for its score",
+            ),
+            Row(
+                "error on pairs, regression only",
+                pair_error(pairs, "student"),
+                "<=",
+                0.5 * before,
+                "before training",
+            ),
             Row("modes with regression only", scores[2]["modes"], "<=", scores[0]["modes"], "DMD"),
         ),
         broken="",

@@ -1,12 +1,12 @@
-"""DMD2 on Ring-8: real data mend a teacher's wrong shares, and backward simulation shows the inputs of sampling."""
+"""DMD2 on Ring-8: real data mend wrong shares, backward simulation shows sampling's inputs."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from distill.core import Batch, Claim, Context, Denoiser, Rng, Role, Roles, Row, Sampler, Trajectory
 
+from distill.core import Batch, Claim, Context, Denoiser, Rng, Role, Roles, Row, Sampler, Trajectory
 from distill.methods import ring8, toys
 from distill.methods.losses import AdversarialDiscriminator, AdversarialGenerator
 from distill.methods.papers.dmd2 import DMD2
@@ -38,13 +38,21 @@ def met_in_sampling(sampler: Sampler, student: Denoiser, seed: int, size: int = 
 def claim(seed: int) -> Claim:
     """GAN against none under a teacher with wrong shares; backward simulation against noised data."""
     wrong, init = ring8.teacher((0.125,) * 8), ring8.start(seed)
-    same = {"times": (ring8.ONE_STEP,), "steps": 1000, "critic_updates": 2, **ring8.OPTIMISERS, **ring8.LOSSES}
+    same = {
+        "times": (ring8.ONE_STEP,),
+        "steps": 1000,
+        "critic_updates": 2,
+        **ring8.OPTIMISERS,
+        **ring8.LOSSES,
+    }
     sides: dict[str, Any] = {
         "generator": AdversarialGenerator(weight=3, times=LEVELS),
         "discriminator": AdversarialDiscriminator(weight=0.1, times=LEVELS),
     }
     gan = ring8.fit(DMD2(**same, **sides), wrong, init, real=True, seed=seed)
-    alone = ring8.fit(DMD2(**same, generator=AdversarialGenerator(weight=0)), wrong, init, real=True, seed=seed)
+    alone = ring8.fit(
+        DMD2(**same, generator=AdversarialGenerator(weight=0)), wrong, init, real=True, seed=seed
+    )
     with_gan, without = (ring8.measures(e.roles["student"], e.sampler, seed) for e in (gan, alone))
     weak = ring8.start(seed, steps=600, width=24, depth=2)
     true = met_in_sampling(sampler_at(TIMES), weak, seed + 1)
@@ -52,13 +60,32 @@ def claim(seed: int) -> Claim:
     noised = toys.energy_distance(inputs(NoisedData(times=ListedTimes(times=TIMES[-1:])), weak, seed), true)
     return Claim(
         "dmd2",
-        "A GAN on real data lets a student mend its teacher's errors; backward simulation trains on inference inputs.",
+        "A GAN on real data mends a teacher's errors; backward simulation trains on inference inputs.",
         (
-            Row("total variation of the mode shares", with_gan["tv"], "<=", 0.7 * without["tv"], "0.7 x without the GAN"),
-            Row("energy distance to real data", with_gan["ed"], "<=", 0.7 * without["ed"], "0.7 x without the GAN"),
+            Row(
+                "total variation of the mode shares",
+                with_gan["tv"],
+                "<=",
+                0.7 * without["tv"],
+                "0.7 x without the GAN",
+            ),
+            Row(
+                "energy distance to real data",
+                with_gan["ed"],
+                "<=",
+                0.7 * without["ed"],
+                "0.7 x without the GAN",
+            ),
             Row("inputs of step 3, backward simulation", simulated, "<=", 1e-3),
-            Row("inputs of step 3, noised data", noised, ">=", 5e-3, "energy distance to the inputs in sampling"),
+            Row(
+                "inputs of step 3, noised data",
+                noised,
+                ">=",
+                5e-3,
+                "energy distance to the inputs in sampling",
+            ),
         ),
         broken="",
-        settings=ring8.SETTINGS | {"seed": seed, "steps": 1000, "critic_updates": 2, "teacher": "all shares 0.125"},
+        settings=ring8.SETTINGS
+        | {"seed": seed, "steps": 1000, "critic_updates": 2, "teacher": "all shares 0.125"},
     )

@@ -1,13 +1,26 @@
-"""Claim of progressive distillation: 64 jumps become two and one without the loss that plain DDIM has there."""
+"""Claim of progressive distillation: 64 jumps become one, without the loss of plain DDIM."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from distill.core import Batch, Claim, Context, Denoiser, Mixture, Rng, Role, Roles, Row, Sampler, Samples, tree
-from distill.core.paths import Cosine
 
+from distill.core import (
+    Batch,
+    Claim,
+    Context,
+    Denoiser,
+    Mixture,
+    Rng,
+    Role,
+    Roles,
+    Row,
+    Sampler,
+    Samples,
+    tree,
+)
+from distill.core.paths import Cosine
 from distill.methods import toys
 from distill.methods.losses import Match
 from distill.methods.networks import MLPDenoiser
@@ -19,7 +32,7 @@ FIT, STEPS, LR = 1500, 3600, 1e-3
 
 
 class TwoJumps(Denoiser):
-    """Closed form of the x0 that replaces two DDIM jumps of `N(0, s²)` data: a factor of x at each time of a grid."""
+    """Closed form of the x0 that replaces two DDIM jumps of `N(0, s²)` data: a factor of x at each time."""
 
     def __init__(self, std: float, steps: int) -> None:
         super().__init__(torch.nn.Identity(), Cosine(), "x0", shape=(2,))
@@ -39,7 +52,7 @@ class TwoJumps(Denoiser):
 
 
 def residual(steps: int, seed: int = 0) -> float:
-    """Largest loss of that student against the trajectory's targets, over all i of N: 0 but for float64's rounding."""
+    """Largest loss of that student against the trajectory's targets, over all i of N: 0 up to rounding."""
     teacher = Mixture(torch.zeros(1, 2, dtype=torch.float64), 0.7, Cosine())
     roles = Roles({"teacher": Role("teacher", teacher), "student": Role("student", TwoJumps(0.7, steps))})
     ctx = Context(roles, Rng(seed))
@@ -71,7 +84,13 @@ def claim(seed: int) -> Claim:
         [
             Row("SW of 2 jumps / DDIM's", two / plain[2], "<=", 0.25, f"DDIM, 2 steps: {plain[2]:.3f}"),
             Row("SW of 1 jump / DDIM's", one / plain[1], "<=", 0.2, f"DDIM, 1 step: {plain[1]:.3f}"),
-            Row("target's residual, linear denoiser", max(map(residual, (1, 2, 8, 32))), "<=", 1e-10, "0 in exact arithmetic"),
+            Row(
+                "target's residual, linear denoiser",
+                max(map(residual, (1, 2, 8, 32))),
+                "<=",
+                1e-10,
+                "0 in exact arithmetic",
+            ),
         ],
         broken=BROKEN,
         settings={"data": "ring of 8, std 0.1, cosine path", "seed": seed, "steps": (FIT, STEPS), "lr": LR},

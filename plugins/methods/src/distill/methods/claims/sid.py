@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from distill.core import Claim, Row
-
 from distill.methods import oracle, ring8
 from distill.methods.losses import ScoreIdentity
 from distill.methods.papers.sid import SiD
@@ -22,7 +21,9 @@ def gradient(s: float, alpha: float, seed: int) -> float:
 def claim(seed: int) -> Claim:
     """The loss's gradients against closed forms, and a student against its untrained start."""
     miss = max(
-        abs(gradient(s, alpha, seed) / oracle.fisher(s, alpha) - 1) for s in LEVELS for alpha in (0.5, 1.0, 1.2)
+        abs(gradient(s, alpha, seed) / oracle.fisher(s, alpha) - 1)
+        for s in LEVELS
+        for alpha in (0.5, 1.0, 1.2)
     )
     law, init = ring8.teacher(), ring8.start(seed)
     method = SiD(
@@ -39,7 +40,8 @@ def claim(seed: int) -> Claim:
         (
             Row("largest relative error of the gradient", miss, "<=", 0.02, "closed form on Gauss-1D"),
             Row(
-                "gradient of reverse KL over ours at level 0.3", oracle.reverse_kl(0.3) / gradient(0.3, 1, seed), ">=", 2,
+                "gradient of reverse KL over ours at level 0.3",
+                oracle.reverse_kl(0.3) / gradient(0.3, 1, seed), ">=", 2,
                 "detached predictions collapse to it, ratio 1",
             ),
             Row("energy distance of SiD", score["ed"], "<=", 0.01),

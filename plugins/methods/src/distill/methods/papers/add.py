@@ -6,7 +6,6 @@ from typing import Any
 
 from distill.core import Method, Optimiser, Plan, RoleSpec, Update
 from distill.core.plan import one_phase
-
 from distill.methods.losses import AdversarialDiscriminator, AdversarialGenerator, TeacherTarget
 from distill.methods.networks import ProjectionHeads
 from distill.methods.times import ListedTimes
@@ -16,9 +15,9 @@ from distill.methods.trajectories import NoisedData, sampler_at
 class ADD(Method):
     """Adversarial Diffusion Distillation (Sauer et al. 2023, arXiv:2311.17042).
 
-    Needs a role `features`: a frozen network on clean states that taps what the heads look at (a vision transformer,
-    behind the decoder where states are latents). The student answers noised data at a few times, the last of which
-    holds noise alone; guidance belongs to the teacher's target.
+    Needs a role `features`: a frozen network on clean states that taps what the heads look at (a vision
+    transformer, behind the decoder where states are latents). The student answers noised data at a few times,
+    the last of which holds noise alone; guidance belongs to the teacher's target.
     """
 
     times: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25)
@@ -48,6 +47,8 @@ class ADD(Method):
         events = NoisedData(times=ListedTimes(times=self.times), pure_end=True)
         gan = (self.generator, self.discriminator) if self.generator.weight else ()
         losses = (*gan[:1], *((self.target,) if self.target.weight else ()), *gan[1:])
-        optimisers = {"student": self.student_optimiser} | ({"discriminator": self.heads_optimiser} if gan else {})
+        optimisers = {"student": self.student_optimiser} | (
+            {"discriminator": self.heads_optimiser} if gan else {}
+        )
         updates = [Update(trajectory=events, loss=loss) for loss in losses]
         return Plan(phases=one_phase(updates, self.steps, optimisers), sampler=sampler_at(self.times))

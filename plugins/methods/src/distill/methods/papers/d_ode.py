@@ -12,8 +12,9 @@ from distill.core.sampling import DDIM, DPM, Corrected, Move
 class FitCorrections(Fit):
     """Least squares, step by step: the λ_k for which the corrected state comes nearest to the fine route's.
 
-    With B_k the share of the prediction in the step, `λ_k = ⟨e, y − x'⟩ / ⟨e, e⟩` along `e = B_k (D_k − D_{k−1})`, summed in
-    double precision over the batch; the next step starts from the corrected state (Kim et al. 2023, arXiv:2309.16421).
+    With B_k the share of the prediction in the step, `λ_k = ⟨e, y − x'⟩ / ⟨e, e⟩` along `e = B_k (D_k −
+    D_{k−1})`, summed in double precision over the batch; the next step starts from the corrected state (Kim
+    et al. 2023, arXiv:2309.16421).
     """
 
     refine: int = 10
@@ -22,7 +23,9 @@ class FitCorrections(Fit):
     def fit(self, batch: Batch, ctx: Context, sampler: Sampler) -> Sampler:
         """The sampler with its solver corrected for its grid, guidance and network."""
         if not isinstance(sampler.solver, DDIM | DPM) or sampler.times or sampler.grid.end is not None:
-            raise RecipeError("d-ode corrects the solvers ddim and dpm, on a grid whose refinement contains it: no 'times', no 'end'")
+            raise RecipeError(
+                "d-ode corrects the solvers ddim and dpm, on a grid that can be refined: no 'times', no 'end'"
+            )
         role, noise = ctx.roles["student"], batch.noise(ctx.rng, "fit/noise")
         fine = sampler.model_copy(update={"steps": sampler.steps * self.refine})
         route = [move.next for move in fine.walk(role, noise, batch.cond)][self.refine - 1 :: self.refine]
@@ -55,8 +58,8 @@ def dot(a: Any, b: Any) -> float:
 class DODE(Method):
     """Distilling ODE Solvers of Diffusion Models into Smaller Steps (Kim et al. 2023, arXiv:2309.16421).
 
-    The network stays as it is; what is distilled is the solver, for one network, grid and guidance. Needs no data but
-    the conditions of one batch.
+    The network stays as it is; what is distilled is the solver, for one network, grid and guidance. Needs no
+    data but the conditions of one batch.
     """
 
     sampler: Sampler | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from distill.core import Method, Optimiser, Phase, Plan, RoleSpec, Sampler, Update
-
 from distill.methods.losses import Denoise, ScoreDifference
 from distill.methods.pairs import MakePairs, Paired, PairRegression
 from distill.methods.trajectories import Generate, sampler_at
@@ -14,8 +13,8 @@ from distill.methods.trajectories import Generate, sampler_at
 class DMD(Method):
     """One-step Diffusion with Distribution Matching Distillation (Yin et al. 2023, arXiv:2311.18828).
 
-    Student first, then the critic on the same samples, one to one. Guidance belongs to the teacher alone: in `score`
-    and, baked in, in the pairs.
+    Student first, then the critic on the same samples, one to one. Guidance belongs to the teacher alone: in
+    `score` and, baked in, in the pairs.
     """
 
     time: float = 1.0

@@ -6,17 +6,16 @@ from typing import Any
 
 from distill.core import EMA, Method, Optimiser, Plan, RoleSpec, Update
 from distill.core.plan import one_phase
-
 from distill.methods.losses import AdversarialDiscriminator, AdversarialGenerator, Denoise, ScoreDifference
 from distill.methods.networks import FeatureHeads
 from distill.methods.trajectories import Generate, sampler_at
 
 
 class DMD2(Method):
-    """Improved Distribution Matching Distillation for Fast Image Synthesis (Yin et al. 2024, arXiv:2405.14867).
+    """Improved Distribution Matching Distillation for Fast Image Synthesis (arXiv:2405.14867).
 
-    Backward simulation over the student's times; the student moves every `critic_updates` iterations, critic and
-    discriminator in each one, on the same samples. A generator weight of 0 leaves the GAN out.
+    Backward simulation over the student's times; the student moves every `critic_updates` iterations, critic
+    and discriminator in each one, on the same samples. A generator weight of 0 leaves the GAN out.
     """
 
     times: tuple[float, ...] = (1.0,)
@@ -57,7 +56,9 @@ class DMD2(Method):
         updates = [Update(trajectory=events, loss=loss, every=self.critic_updates) for loss in students]
         updates += [Update(trajectory=events, loss=loss) for loss in critics]
         optimisers = {"student": self.student_optimiser, "critic": self.critic_optimiser}
-        average = () if self.student_ema is None else (EMA(decay=self.student_ema, every=self.critic_updates),)
+        average = (
+            () if self.student_ema is None else (EMA(decay=self.student_ema, every=self.critic_updates),)
+        )
         return Plan(
             phases=one_phase(
                 updates,

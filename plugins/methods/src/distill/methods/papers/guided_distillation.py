@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from distill.core import Context, Copy, Event, Loss, Method, Optimiser, Phase, Plan, RoleSpec, Terms, Update, cfg
+from distill.core import (
+    Context,
+    Copy,
+    Event,
+    Loss,
+    Method,
+    Optimiser,
+    Phase,
+    Plan,
+    RoleSpec,
+    Terms,
+    Update,
+    cfg,
+)
 from distill.core.sampling import Overshoot
-
 from distill.methods.losses import distance, level_weight
 from distill.methods.papers.progressive_distillation import PREVIOUS, jumps, stages
 from distill.methods.trajectories import NoisedData
@@ -39,8 +51,9 @@ class MatchGuided(Loss):
 class GuidedDistillation(Method):
     """On Distillation of Guided Diffusion Models (Meng et al. 2023, arXiv:2210.03142).
 
-    Phase 1 makes one call of the student, with w as an input, say what two calls of the teacher say; the later phases
-    halve that student's steps with the same w in all jumps. w = 1 is no guidance: the paper's w' is w − 1.
+    Phase 1 makes one call of the student, with w as an input, say what two calls of the teacher say; the
+    later phases halve that student's steps with the same w in all jumps. w = 1 is no guidance: the paper's w'
+    is w − 1.
     """
 
     w: tuple[float, float] = (1.0, 5.0)

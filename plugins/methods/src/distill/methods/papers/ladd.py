@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from distill.core import Method, Optimiser, Phase, Plan, RoleSpec, Sampler, Trajectory, Update
-
 from distill.methods.losses import AdversarialDiscriminator, AdversarialGenerator
 from distill.methods.networks import ProjectionHeads
 from distill.methods.pairs import MakePairs, Replay
@@ -18,8 +17,8 @@ HIGH = LogitNormalTimes(mean=1, std=1)
 class LADD(Method):
     """Latent Adversarial Diffusion Distillation (Sauer et al. 2024, arXiv:2403.12015).
 
-    Samples that the teacher made under guidance take the data's place. Student's answers and samples are noised to
-    levels of their own, and heads on the frozen teacher's features judge them, by a hinge.
+    Samples that the teacher made under guidance take the data's place. Student's answers and samples are
+    noised to levels of their own, and heads on the frozen teacher's features judge them, by a hinge.
     """
 
     times: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25)
@@ -55,11 +54,15 @@ class LADD(Method):
     def plan(self, teacher: Any) -> Plan:
         first, later = self._events(self.warmup_shares), self._events(self.shares)
         losses = (self.generator, self.discriminator)
-        updates = [Update(trajectory=first, loss=loss, stop=self.warmup) for loss in losses] if self.warmup else []
+        updates = (
+            [Update(trajectory=first, loss=loss, stop=self.warmup) for loss in losses] if self.warmup else []
+        )
         updates += [Update(trajectory=later, loss=loss, start=self.warmup) for loss in losses]
         optimisers = {"student": self.student_optimiser, "discriminator": self.heads_optimiser}
         train = Phase(steps=self.steps, updates=tuple(updates), optimisers=optimisers)
-        make = Phase(name="samples", fit=MakePairs(count=self.synthetic, sampler=self.synthetic_sampler or teacher))
+        make = Phase(
+            name="samples", fit=MakePairs(count=self.synthetic, sampler=self.synthetic_sampler or teacher)
+        )
         return Plan(phases=(make, train) if self.synthetic else (train,), sampler=sampler_at(self.times))
 
     def _events(self, shares: tuple[float, ...]) -> Trajectory:

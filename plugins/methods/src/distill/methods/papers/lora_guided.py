@@ -6,7 +6,6 @@ from typing import Any
 
 from distill.core import Method, Optimiser, Plan, RoleSpec, Update
 from distill.core.plan import one_phase
-
 from distill.methods.papers.guided_distillation import MatchGuided
 from distill.methods.trajectories import NoisedData
 from distill.methods.transforms import LoRA
@@ -15,8 +14,9 @@ from distill.methods.transforms import LoRA
 class LoRAGuided(Method):
     """LoRA-Enhanced Distillation on Guided Diffusion Models (Golnari 2023, arXiv:2312.06899).
 
-    Phase 1 of guided distillation at one w, with the teacher's own module as the student's: the adapter is off in the
-    teacher's two calls and on in the student's one. Rank, rate and w are ours, the paper's are not public.
+    Phase 1 of guided distillation at one w, with the teacher's own module as the student's: the adapter is
+    off in the teacher's two calls and on in the student's one. Rank, rate and w are ours, the paper's are not
+    public.
     """
 
     w: float = 7.5

@@ -6,7 +6,6 @@ from typing import Any
 
 from distill.core import Copy, Method, Optimiser, Phase, Plan, RoleSpec, Sampler, Update
 from distill.core.sampling import DDIM
-
 from distill.methods.losses import Match
 from distill.methods.teacher_paths import GridJumps
 
@@ -16,8 +15,8 @@ PREVIOUS = {"previous": RoleSpec(copy_of="student", frozen=True)}
 class ProgressiveDistillation(Method):
     """Progressive Distillation for Fast Sampling of Diffusion Models (Salimans & Ho 2022, arXiv:2202.00512).
 
-    Stages N = start/2, start/4, ..., end; after each the student's weights go to `previous`, the next stage's teacher.
-    The student's head must be x0, v or velocity: at α = 0 an ε-head carries no signal.
+    Stages N = start/2, start/4, ..., end; after each the student's weights go to `previous`, the next stage's
+    teacher. The student's head must be x0, v or velocity: at α = 0 an ε-head carries no signal.
     """
 
     start: int = 64

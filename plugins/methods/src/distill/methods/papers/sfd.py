@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from distill.core import Context, Event, Loss, Method, Optimiser, Plan, RoleSpec, Sampler, Terms, Update, tree
 from distill.core.plan import one_phase
 from distill.core.sampling import DDIM, DPM, Grid, Solver
-
 from distill.methods.losses import DISTANCES
 from distill.methods.teacher_paths import TeacherRoute
 from distill.methods.transforms import ScalarInput
 
 
-class RouteL1(Loss):
-    """Absolute error of a roll-out's next state, summed over each sample's values."""
+class RouteMatch(Loss):
+    """Error of a roll-out's next state, summed over each sample's values."""
+
+    metric: Literal["l1", "l2"] = "l1"
+    """Discrepancy of a value."""
 
     def terms(self, event: Event, ctx: Context) -> Terms:
-        return {"l1": tree.per_sample(tree.tree_map(DISTANCES["l1"], event.x, event.targets["x"]))[0]}
+        error = tree.tree_map(DISTANCES[self.metric], event.x, event.targets["x"])
+        return {self.metric: tree.per_sample(error)[0]}
 
 
 class SFD(Method):
     """Simple and Fast Distillation of Diffusion Models (Zhou et al. 2024, arXiv:2409.19681). Needs no data.
 
-    With several `counts` it is SFD-v, one student for all of them with the number of steps as an input. The second stage
-    to one call is the same method with the few-step student as its teacher: refine 3, the solver ddim, ten times the rate.
+    With several `counts` it is SFD-v, one student for all of them with the number of steps as an input. The
+    second stage to one call is the same method with the few-step student as its teacher: refine 3, the solver
+    ddim, ten times the rate.
     """
 
     counts: tuple[int, ...] = (3,)
@@ -37,7 +41,7 @@ class SFD(Method):
     """The student's times."""
     free_first: bool = True
     """First step along x/√(1+t²), without a call."""
-    loss: Loss = RouteL1()
+    metric: Literal["l1", "l2"] = "l1"
     """Discrepancy of a step's end from the route."""
     lr: float = 5e-5
     """Learning rate; a tenth of it from half time on."""
@@ -49,8 +53,8 @@ class SFD(Method):
     def plan(self, teacher: Any) -> Plan:
         variable = len(self.counts) > 1
         route = TeacherRoute(
-            steps=self.counts, grid=self.grid, refine=self.refine, solver=self.solver, free_first=self.free_first,
-            count="steps" if variable else "",
+            steps=self.counts, grid=self.grid, refine=self.refine, solver=self.solver,
+            free_first=self.free_first, count="steps" if variable else "",
         )  # fmt: skip
         steps = self.counts[0]
         sampler = Sampler(
@@ -58,6 +62,5 @@ class SFD(Method):
             guidance=teacher.guidance, scalars={"steps": float(steps)} if variable else {},
         )  # fmt: skip
         optimisers = {"student": Optimiser(lr=self.lr, schedule="tenth")}
-        return Plan(
-            phases=one_phase([Update(trajectory=route, loss=self.loss)], self.steps, optimisers), sampler=sampler
-        )
+        update = Update(trajectory=route, loss=RouteMatch(metric=self.metric))
+        return Plan(phases=one_phase([update], self.steps, optimisers), sampler=sampler)

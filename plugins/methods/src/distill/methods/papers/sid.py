@@ -6,7 +6,6 @@ from typing import Any
 
 from distill.core import EMA, Method, Optimiser, Plan, RoleSpec, Update
 from distill.core.plan import one_phase
-
 from distill.methods.losses import Denoise, ScoreIdentity
 from distill.methods.times import LogNormalTimes
 from distill.methods.trajectories import Generate, sampler_at
@@ -15,8 +14,8 @@ from distill.methods.trajectories import Generate, sampler_at
 class SiD(Method):
     """Score identity Distillation (Zhou et al. 2024, arXiv:2404.04057): Fisher divergence, without data.
 
-    Critic first, then the student on fresh samples; gradient runs through teacher and critic. Losses are means over
-    values where the paper sums, a constant that Adam ignores.
+    Critic first, then the student on fresh samples; gradient runs through teacher and critic. Losses are
+    means over values where the paper sums, a constant that Adam ignores.
     """
 
     time: float = 2.5

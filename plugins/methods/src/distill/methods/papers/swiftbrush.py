@@ -6,7 +6,6 @@ from typing import Any
 
 from distill.core import EMA, Method, Optimiser, Plan, RoleSpec, Update
 from distill.core.plan import one_phase
-
 from distill.methods.losses import Denoise, ScoreDifference
 from distill.methods.times import UniformTimes
 from distill.methods.trajectories import Generate, sampler_at
@@ -16,8 +15,9 @@ from distill.methods.transforms import LoRA
 class SwiftBrush(Method):
     """SwiftBrush: One-Step Text-to-Image Diffusion with Variational Score Distillation (arXiv:2312.05239).
 
-    The critic is the teacher's own module with an adapter switched on. Student first, then critic, on the same samples
-    and conditions; both scores are guided. The student answers with x0, whatever the teacher's kind.
+    The critic is the teacher's own module with an adapter switched on. Student first, then critic, on the
+    same samples and conditions; both scores are guided. The student answers with x0, whatever the teacher's
+    kind.
     """
 
     time: float = 1.0

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from distill.core import Method, Optimiser, Plan, RoleSpec, Update
 from distill.core.plan import one_phase
-
 from distill.methods.consistency import ContinuousConsistency, VarianceHead
 from distill.methods.teacher_paths import Harvest
 from distill.methods.trajectories import sampler_at
@@ -17,8 +16,8 @@ from distill.methods.transforms import ScalarInput
 class TBCM(Method):
     """Image-Free Timestep Distillation via Continuous-Time Consistency (Tang et al. 2025, arXiv:2511.20410).
 
-    A TrigFlow teacher walks from noise; the student becomes consistent along the points that it passes. Needs conditions
-    only.
+    A TrigFlow teacher walks from noise; the student becomes consistent along the points that it passes. Needs
+    conditions only.
     """
 
     points: int = 16
@@ -26,7 +25,7 @@ class TBCM(Method):
     shift: float = 2.5
     """Timestep shift of the route."""
     guidance: tuple[float, ...] = ()
-    """Guidance weights that the teacher walks with and the student takes as an input, e.g. 4, 4.5, 5; none if empty."""
+    """Guidance weights of the teacher, an input of the student, e.g. 4, 4.5, 5; none if empty."""
     blank: float | None = None
     """Value of an empty latent; routes that end near it are mostly dropped."""
     tangent_warmup: int = 4000
@@ -40,7 +39,10 @@ class TBCM(Method):
 
     def roles(self) -> dict[str, RoleSpec]:
         w = (ScalarInput(scalar="w", scale=1 / max(self.guidance)),) if self.guidance else ()
-        return {"student": RoleSpec(copy_of="teacher", transforms=w), "variance": RoleSpec(build=VarianceHead())}
+        return {
+            "student": RoleSpec(copy_of="teacher", transforms=w),
+            "variance": RoleSpec(build=VarianceHead()),
+        }
 
     def plan(self, teacher: Any) -> Plan:
         harvest = Harvest(points=self.points, shift=self.shift, guidance=self.guidance, blank=self.blank)

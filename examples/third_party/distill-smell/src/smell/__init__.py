@@ -1,0 +1,1 @@
+"""Electronic-nose readings for distill."""
