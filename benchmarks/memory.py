@@ -7,14 +7,14 @@ import resource
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-from distill.core import Denoiser, Engine, RoleSpec
-from distill.image.networks import DiT
-from distill.methods.transforms import LoRA
 from dmd2 import engine
 from table import Row
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from distill.core import Denoiser, Engine, RoleSpec
+from distill.image.networks import DiT
+from distill.methods.transforms import LoRA
 
 MIB = 2**20
 
@@ -22,8 +22,9 @@ MIB = 2**20
 def network(layers: int = 8, heads: int = 6) -> Denoiser:
     """A DiT; 25 million parameters unless told otherwise."""
     return DiT(config={
-        "sample_size": 8, "in_channels": 1, "out_channels": 1, "num_attention_heads": heads, "attention_head_dim": 64,
-        "num_layers": layers, "patch_size": 2, "num_embeds_ada_norm": 10, "norm_num_groups": 1,
+        "sample_size": 8, "in_channels": 1, "out_channels": 1, "num_attention_heads": heads,
+        "attention_head_dim": 64, "num_layers": layers, "patch_size": 2, "num_embeds_ada_norm": 10,
+        "norm_num_groups": 1,
     }).build()  # fmt: skip
 
 
@@ -39,7 +40,7 @@ def _tensors(run: Engine) -> Iterator[Tensor]:
 
 
 def held(run: Engine) -> int:
-    """Bytes of parameters, gradients and optimiser state now, each tensor once however many roles share it."""
+    """Bytes of parameters, gradients and optimiser state now; what roles share counts once."""
     return sum({t.data_ptr(): t.numel() * t.element_size() for t in _tensors(run)}.values())
 
 
@@ -72,6 +73,6 @@ def _apart(work: Any, *args: Any) -> Any:
 def memory() -> list[Row]:
     """Peak of parameters, gradients and optimiser state, and what the processes say."""
     (few, small), (many, large) = _apart(_child, True), _apart(_child, False)
-    note = f"resident size of the processes grew by {small / MIB:.0f} and {large / MIB:.0f} MiB, activations included"
+    note = f"the processes grew by {small / MIB:.0f} and {large / MIB:.0f} MiB, activations included"
     what = "peak memory of student and critic as LoRA on one base, against three full copies"
     return [Row(what, 0.5, few / many, f"{few / MIB:.0f} MiB", f"{many / MIB:.0f} MiB", note)]

@@ -58,9 +58,11 @@ def page(rows: Sequence[Row]) -> str:
     head = f"| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}\n"
     return (
         "# Speed, memory and quality\n\n"
-        "`make bench` measures this and rewrites the page. Numbers are ratios, ours over theirs, taken in one run: the two\n"
-        f"sides take turns call by call, {PAIRS} each, and the number is the median of the pairs' ratios in wall time. Networks\n"
-        "have about a million parameters and random weights; both sides clip and use the same fused AdamW.\n\n"
+        "`make bench` measures this and rewrites the page. Times are ratios, ours over theirs, taken in\n"
+        f"one run: the two sides take turns call by call, {PAIRS} each, and the number is the median of the\n"
+        "pairs' ratios in wall time. Networks have about a million parameters and random weights; where\n"
+        "they train, both sides clip and use the same fused AdamW, and student and critic both move in\n"
+        "every iteration.\n\n"
         f"Measured on {machine()}\n\n{head}" + "".join(f"| {line} |\n" for line in lines)
     )
 
@@ -68,8 +70,9 @@ def page(rows: Sequence[Row]) -> str:
 def main() -> None:
     """Parse the command line, measure, show and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=sorted(BENCHMARKS), help="measure these, and leave the page alone")
-    parser.add_argument("--skip-demo", action="store_true", help="do not run the demo where it has not been run")
+    some = "measure these, and leave the page alone"
+    parser.add_argument("--only", nargs="+", choices=sorted(BENCHMARKS), help=some)
+    parser.add_argument("--skip-demo", action="store_true", help="leave out the demo unless it has been run")
     asked = parser.parse_args()
     torch.set_num_threads(CORES)
     chosen = {**BENCHMARKS, "demo": partial(quality, asked.skip_demo)}

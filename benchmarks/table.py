@@ -11,6 +11,10 @@ PAIRS = 31
 """Turns of each side; odd, so that the median is one of them."""
 
 
+LARGEST = "largest difference"
+Side = Callable[[], object]
+
+
 @dataclass(frozen=True)
 class Row:
     """One measured number against its bar; `why` stands in for the number where it could not be measured."""
@@ -40,13 +44,13 @@ class Row:
         return (self.what, self.ours, self.theirs, number, bar, "met" if self.met else "MISSED", self.note)
 
 
-def _clocked(side: Callable[[], object]) -> tuple[float, float]:
+def _clocked(side: Side) -> tuple[float, float]:
     wall, cpu = time.perf_counter(), time.process_time()
     side()
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def duel(what: str, bar: float, ours: Callable[[], object], theirs: Callable[[], object], note: str = "") -> Row:
+def duel(what: str, bar: float, ours: Side, theirs: Side, note: str = "") -> Row:
     """Time one call of each side, turn by turn; the number is the median ratio of the pairs, in wall time.
 
     Who goes first alternates, so that drift and whatever else the machine does falls on both sides alike.

@@ -11,7 +11,9 @@ from distill.core.errors import DistillError, RecipeError
 from distill.core.recipe import Recipe, Resolver, Source, dump, load_recipe, parse, validate
 from distill.core.registry import default_registry
 
-GOOD = "method: {name: dmd2, times: [1.0, 0.5]}\nteacher: digits-teacher\nmetrics: [frechet, {name: recall}]\n"
+GOOD = (
+    "method: {name: dmd2, times: [1.0, 0.5]}\nteacher: digits-teacher\nmetrics: [frechet, {name: recall}]\n"
+)
 
 
 def load(tmp_path: Path, text: str, *overrides: str) -> Recipe:
@@ -27,7 +29,9 @@ BAD = {
     "method: [x]": ["r.yaml:1: method: give a name, or a mapping"],
     "method: {1: 2}": ["r.yaml:1: method: give a name"],
     "method: x\nbatch_size: 0": ["r.yaml:2", "greater than 0"],
-    "method: x\nbatch_size: 8\naccumulate: 3": ["r.yaml:3: accumulate: the batch_size 8 cannot be cut into 3"],
+    "method: x\nbatch_size: 8\naccumulate: 3": [
+        "r.yaml:3: accumulate: the batch_size 8 cannot be cut into 3"
+    ],
     "method: x\nseed: -1": ["r.yaml:2: seed"],
     "method: x\ntrackers: [foo]": ["r.yaml:2", "'tensorboard' or 'wandb'"],
     "a: [1\nb: 2": ["r.yaml:2: not YAML"],
@@ -130,7 +134,9 @@ def test_a_resolver_says_where_and_what(tmp_path):
     resolve = Resolver(default_registry(), source)
     with pytest.raises(RecipeError, match="r.yaml:3: unknown key 'method.stpes'; did you mean 'steps'"):
         resolve(values["method"], "method", Method, "method")
-    with pytest.raises(DistillError, match="r.yaml:1: there is no method 'swiftbrish'. Did you mean 'swiftbrush'"):
+    with pytest.raises(
+        DistillError, match="r.yaml:1: there is no method 'swiftbrish'. Did you mean 'swiftbrush'"
+    ):
         resolve("swiftbrish", "method", Method, "method")
     with pytest.raises(RecipeError, match="r.yaml:1: method needs a 'name'"):
         resolve({"steps": 3}, "method", Method, "method")
@@ -140,4 +146,8 @@ def test_a_resolver_says_where_and_what(tmp_path):
 
 def test_validate_places_what_lies_deeper():
     with pytest.raises(RecipeError, match=r"r.yaml:4: unknown key 'roles.critic.x'"):
-        validate(Recipe, {"method": "m", "roles": {"critic": {"x": 1}}}, Source("r.yaml", {("roles", "critic"): "r.yaml:4"}))
+        validate(
+            Recipe,
+            {"method": "m", "roles": {"critic": {"x": 1}}},
+            Source("r.yaml", {("roles", "critic"): "r.yaml:4"}),
+        )

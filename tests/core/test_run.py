@@ -139,6 +139,11 @@ def distill_lenses():
 """
 
 
+def test_a_method_that_compares_with_data_asks_for_them(tmp_path):
+    with pytest.raises(RecipeError, match="name a dataset under 'data:'"):
+        fit(made(teacher={"name": "mlp"}), tmp_path)
+
+
 def test_a_lens_lets_a_teacher_of_another_shape_teach(tmp_path, monkeypatch):
     module = ModuleType("halving")
     exec(HALVING, module.__dict__)
@@ -146,7 +151,8 @@ def test_a_lens_lets_a_teacher_of_another_shape_teach(tmp_path, monkeypatch):
     student, teacher = {"name": "mlp", "shape": [4]}, {"name": "mlp"}
     with pytest.raises(RecipeError, match=r"choose equal shapes, or add a 'lens:'"):
         made(student=student, teacher=teacher)
-    recipe = RecipeOptions(method={"name": "dmd2", "steps": 2}, student=student, teacher=teacher, lens="halving", batch_size=4)
+    alone = {"name": "dmd2", "steps": 2, "generator": {"weight": 0.0}}
+    recipe = RecipeOptions(method=alone, student=student, teacher=teacher, lens="halving", batch_size=4)
     run = prepare(recipe, Source("r.yaml"), Registry([*discover(), module]))
     fit(run, tmp_path / "run")
     assert run.draw(run.result, run.sampler, 3).shape == (3, 4)
@@ -167,7 +173,9 @@ def test_samples_follow_from_the_seed_and_training_goes_on_as_before():
 def test_samples_come_in_portions_of_one_noise(monkeypatch):
     run = made(teacher={"name": "mlp"})
     drawn: list[int] = []
-    monkeypatch.setattr(Batch, "noise", lambda batch, *_: drawn.append(batch.size) or torch.zeros(batch.size, 2))
+    monkeypatch.setattr(
+        Batch, "noise", lambda batch, *_: drawn.append(batch.size) or torch.zeros(batch.size, 2)
+    )
     assert len(run.draw(run.result, run.sampler.with_steps(1), 700)) == 700 and drawn == [500, 200]
 
 

@@ -18,7 +18,13 @@ def read(path):
 
 
 def test_bytes_of_the_ends_and_beyond():
-    assert to_bytes(torch.tensor([-2.0, -1, 0, 1, 2]).view(1, 1, 1, 5)).flatten().tolist() == [0, 0, 128, 255, 255]
+    assert to_bytes(torch.tensor([-2.0, -1, 0, 1, 2]).view(1, 1, 1, 5)).flatten().tolist() == [
+        0,
+        0,
+        128,
+        255,
+        255,
+    ]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

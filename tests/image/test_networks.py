@@ -64,7 +64,9 @@ def test_a_network_predicts_states_of_its_shape(kind):
 def test_default_taps_are_features_with_a_sample_axis(kind):
     denoiser = built(kind)
     features = asked(denoiser, taps=denoiser.taps).features
-    assert set(features) == set(denoiser.taps) != set() and all(len(feature) == 2 for feature in features.values())
+    assert set(features) == set(denoiser.taps) != set() and all(
+        len(feature) == 2 for feature in features.values()
+    )
 
 
 @pytest.mark.parametrize("kind", ATTENTION)
@@ -174,7 +176,11 @@ def test_an_exported_flow_model_draws_the_same_picture_step_by_step(tmp_path):
 
 def test_an_exported_discrete_model_draws_the_same_picture_step_by_step(tmp_path):
     builder = UNet2D(config=TINY[UNet2D], path="discrete", kind="v")
-    denoiser, noise, label = built(UNet2D, path="discrete", kind="v"), torch.randn(2, 1, 8, 8), torch.tensor([0, 1])
+    denoiser, noise, label = (
+        built(UNet2D, path="discrete", kind="v"),
+        torch.randn(2, 1, 8, 8),
+        torch.tensor([0, 1]),
+    )
     sampler = Sampler(times=(1.0, 0.75, 0.5, 0.25), steps=4, solver=DDIM())
     net = exported(denoiser, builder, sampler, tmp_path)
     scheduler = diffusers.DDIMScheduler.from_pretrained(
@@ -192,7 +198,10 @@ def test_an_exported_discrete_model_draws_the_same_picture_step_by_step(tmp_path
 def test_what_diffusers_cannot_hold_is_not_exported(tmp_path):
     with_input = built(UNet2D)
     with_input.add_scalar("w")
-    for denoiser, said in [(with_input, "no place for the inputs w"), (built(UNet2D, path="cosine"), "Cosine")]:
+    for denoiser, said in [
+        (with_input, "no place for the inputs w"),
+        (built(UNet2D, path="cosine"), "Cosine"),
+    ]:
         with pytest.raises(DistillError, match=said):
             UNet2D(config=TINY[UNet2D]).export(denoiser, Sampler(solver=Consistency()), "diffusers", tmp_path)
         assert not list(tmp_path.iterdir())
@@ -204,4 +213,7 @@ def test_the_teacher_that_ships_draws_the_digits_that_are_asked_for():
     denoiser, label = DigitsTeacher().build().eval(), torch.arange(100) % 10
     noise = torch.randn(100, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     drawn = Sampler(steps=16).sample(Role("teacher", denoiser), noise, {"label": label})
-    assert DigitsTeacher().sampler().steps == 64 and LabelAccuracy().measure(drawn, drawn, {"label": label}) > 0.9
+    assert (
+        DigitsTeacher().sampler().steps == 64
+        and LabelAccuracy().measure(drawn, drawn, {"label": label}) > 0.9
+    )

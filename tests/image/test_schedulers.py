@@ -32,15 +32,25 @@ def test_a_table_of_betas_is_read(scheduler, kind):
     assert torch.allclose(torch.tensor(path.alphas_cumprod), scheduler.alphas_cumprod, atol=1e-6, rtol=0)
     i = torch.arange(len(path.alphas_cumprod))
     t = (i + 1) / len(i)
-    assert torch.allclose(path.alpha(t) ** 2, scheduler.alphas_cumprod, atol=2e-6) and path.alpha(t).isfinite().all()
+    assert (
+        torch.allclose(path.alpha(t) ** 2, scheduler.alphas_cumprod, atol=2e-6)
+        and path.alpha(t).isfinite().all()
+    )
     assert torch.allclose(path.native(t), i.float(), atol=1e-3)
 
 
 def test_flow_schedulers_are_read():
-    for scheduler in (diffusers.FlowMatchEulerDiscreteScheduler(), diffusers.FlowMatchHeunDiscreteScheduler()):
+    for scheduler in (
+        diffusers.FlowMatchEulerDiscreteScheduler(),
+        diffusers.FlowMatchHeunDiscreteScheduler(),
+    ):
         path, kind = schedulers.read(json.loads(scheduler.to_json_string()))
         assert isinstance(path, Flow) and kind == "velocity"
-    flow = {"_class_name": "DPMSolverMultistepScheduler", "beta_start": 0.1, "prediction_type": "flow_prediction"}
+    flow = {
+        "_class_name": "DPMSolverMultistepScheduler",
+        "beta_start": 0.1,
+        "prediction_type": "flow_prediction",
+    }
     assert isinstance(schedulers.read(flow)[0], Flow) and isinstance(schedulers.read({})[0], Flow)
 
 
@@ -48,7 +58,10 @@ def test_flow_schedulers_are_read():
     ("config", "said"),
     [
         (json.loads(diffusers.EDMEulerScheduler().to_json_string()), "EDMEulerScheduler"),
-        (dict(diffusers.DDPMScheduler().config) | {"beta_schedule": "sigmoid"}, "'sigmoid' is unknown; known: linear"),
+        (
+            dict(diffusers.DDPMScheduler().config) | {"beta_schedule": "sigmoid"},
+            "'sigmoid' is unknown; known: linear",
+        ),
         (dict(diffusers.DDPMScheduler().config) | {"prediction_type": "nonsense"}, "'nonsense'"),
     ],
 )

@@ -58,14 +58,14 @@ def test_teacher_and_student_of_a_halving_get_the_same_w() -> None:
 
 
 def test_phases_match_first_and_then_halve_the_matched_student() -> None:
-    phases = GuidedDistillation(start=16, end=4, match_steps=10, steps=50).plan(Sampler()).phases
+    phases = GuidedDistillation(start=16, end=4, match=0.2, steps=50).plan(Sampler()).phases
     assert [phase.name for phase in phases] == ["match", "8-steps", "4-steps"]
     assert all(phase.updates[0].trajectory.teacher == "previous" for phase in phases[1:])
     assert [phase.steps for phase in phases] == [10, 20, 20]
 
 
 def test_the_student_samples_with_one_call_a_step() -> None:
-    method = GuidedDistillation(match_steps=2, steps=4, start=4, end=2)
+    method = GuidedDistillation(steps=4, start=4, end=2)
     teacher = MLPDenoiser(path="cosine", kind="v", width=8, classes=4).build()
     data = Samples(x=torch.randn(64, 2), label=torch.arange(64) % 4)
     engine = toys.train(method, {"teacher": teacher}, data=data, size=16)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from distill.core import Batch, Context, Copy, Mixture, Rng, Role, Roles, Samples
+from distill.core import Batch, Context, Copy, DistillError, Mixture, Rng, Role, Roles, Samples
 from distill.core.paths import Cosine
 from distill.methods import toys
 from distill.methods.claims.progressive_distillation import TwoJumps, residual
@@ -79,5 +79,5 @@ def test_the_student_is_handed_over_and_the_teacher_stays() -> None:
 
 def test_an_end_that_halving_cannot_reach_is_refused() -> None:
     assert halvings(64, 4) == [32, 16, 8, 4]
-    with pytest.raises(ValueError, match="power of two"):
+    with pytest.raises(DistillError, match="power of two"):
         halvings(48, 5)

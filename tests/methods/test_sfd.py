@@ -34,7 +34,9 @@ def changes_per_rollout(**options):
         method, {"teacher": Role("teacher", toys.ring(PATH)), "student": Role("student", network())}
     )
     weight, seen = next(roles["student"].module.parameters()), set()
-    roles["student"].module.register_forward_pre_hook(lambda *_: seen.add(float(weight.sum().detach())))
+    roles["student"].denoiser.network.register_forward_pre_hook(
+        lambda *_: seen.add(float(weight.sum().detach()))
+    )
     Engine(roles, method.plan(Sampler()), lambda start: batches(None, 8, start=start, shape=(2,))).run()
     return len(seen | {float(weight.sum().detach())}) - 1
 

@@ -297,7 +297,9 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        _leave(f"error: {where}{error.strerror or error}. Check the path, its permissions and the free space.", 2)
+        _leave(
+            f"error: {where}{error.strerror or error}. Check the path, its permissions and the free space.", 2
+        )
     except Exception as error:
         if debug:
             raise

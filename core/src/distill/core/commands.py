@@ -61,7 +61,12 @@ class Journal:
         if self.run.recipe.trackers:
             engine.accelerator.log(metrics, step=engine.step)
         if self.run.recipe.preview_every and engine.step % self.run.recipe.preview_every == 0:
-            preview(self.run, self.run.result, engine.sampler, self.folder / "previews" / f"step-{engine.step}.png")
+            preview(
+                self.run,
+                self.run.result,
+                engine.sampler,
+                self.folder / "previews" / f"step-{engine.step}.png",
+            )
 
     def end(self, engine: Engine) -> None:
         """Close files and trackers."""
@@ -73,7 +78,9 @@ class Journal:
 
 def progress_bar() -> Progress:
     """A bar with steps and time left; the losses take what is left of the line, and never more."""
-    losses = TextColumn("{task.fields[losses]}", style="dim", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
+    losses = TextColumn(
+        "{task.fields[losses]}", style="dim", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+    )
     return Progress(
         TextColumn("{task.description}", table_column=Column(no_wrap=True)), BarColumn(bar_width=16),
         MofNCompleteColumn(), TimeRemainingColumn(), losses, console=console, expand=True,
@@ -111,10 +118,14 @@ def _start(folder: Path, resume: bool, step: str | None) -> Path | None:
         return checkpoint_of(folder, step)
     if not checkpoint.steps(folder / "checkpoints"):
         if resume:
-            console.print(f"{folder} has no checkpoint yet: this run starts from the beginning", soft_wrap=True)
+            console.print(
+                f"{folder} has no checkpoint yet: this run starts from the beginning", soft_wrap=True
+            )
         return None
     if not resume:
-        raise RecipeError(f"{folder} holds a run already: go on with --resume, or choose another folder with --out")
+        raise RecipeError(
+            f"{folder} holds a run already: go on with --resume, or choose another folder with --out"
+        )
     return checkpoint_of(folder)
 
 
@@ -167,7 +178,10 @@ def describe(run: Run) -> None:
     cost = plain_table("role", "parameters", "own", "trained", "weights, MiB", "training, MiB")
     moved, seen = run.plan.changed(), set[int]()
     for name, role in run.roles.items():
-        total, own = sum(p.numel() for p in role.module.parameters()), sum(p.numel() for p in role.parameters())
+        total, own = (
+            sum(p.numel() for p in role.module.parameters()),
+            sum(p.numel() for p in role.parameters()),
+        )
         weights = 0 if id(role.module) in seen else total
         seen.add(id(role.module))
         training = own * 12 if name in moved and not role.frozen else 0
@@ -178,7 +192,14 @@ def describe(run: Run) -> None:
 
 def plain_table(first: str, *names: str, title: str | None = None) -> Table:
     """Columns under headings that are cut at their spaces, so that eight of them fit into 80 characters."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, title=title, title_justify="left")
+    table = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+        title=title,
+        title_justify="left",
+    )
     table.add_column(first, no_wrap=True, vertical="bottom")
     for name in names:
         heading = textwrap.fill(name.replace("-", " "), 7, break_long_words=False)
@@ -207,14 +228,15 @@ def sample(
         raise RecipeError(f"{source} has no modality that could write samples; its denoiser names none")
     given = _conditions(run, cond, n, seed)
     try:
-        samples = run.draw(run.result, sampler, n, seed=seed, cond=given)
+        samples = run.draw(run.result, sampler, n, seed=seed, cond=given, inference=True)
     except IndexError as error:
         raise RecipeError(f"{source} does not know {', '.join(cond)}: {error}") from error
     files = run.modality.write(samples, out)
     grid, calls = run.modality.preview(samples, out / "grid.png"), sampler.calls(run.result.denoiser.path)
     made = f"{len(files)} samples" if len(files) > 1 else "1 sample"
     console.print(
-        f"{made} in {out}, {calls} call{'s' if calls > 1 else ''} each; all in one picture: {grid}", soft_wrap=True
+        f"{made} in {out}, {calls} call{'s' if calls > 1 else ''} each; all in one picture: {grid}",
+        soft_wrap=True,
     )
 
 
@@ -233,12 +255,14 @@ def _conditions(run: Run, given: Sequence[str], n: int, seed: int) -> dict[str, 
     return cond
 
 
-def measure(run: Run, role: Role, sampler: Sampler, n: int, metrics: Mapping[str, Metric]) -> dict[str, float]:
+def measure(
+    run: Run, role: Role, sampler: Sampler, n: int, metrics: Mapping[str, Metric]
+) -> dict[str, float]:
     """Metrics, calls and milliseconds per sample of one way of sampling."""
     cond = run.conditions(n)
-    run.draw(role, sampler, min(n, 50))
+    run.draw(role, sampler, min(n, 50), inference=True)
     started = time.perf_counter()
-    samples = run.draw(role, sampler, n, cond=cond)
+    samples = run.draw(role, sampler, n, cond=cond, inference=True)
     seconds = time.perf_counter() - started
     reference = run.reference()
     values = {name: metric.measure(samples, reference, cond) for name, metric in metrics.items()}
@@ -292,7 +316,9 @@ def _number(value: float) -> str:
 def write_report(folder: Path, run: Run, pictures: Sequence[tuple[Path, str]] = ()) -> Path:
     """report.html of a run: results, pictures, curves, recipe."""
     losses, gradients = _series(folder)
-    shown = list(pictures) or [(path, f"student, {path.stem.replace('-', ' ')}") for path in _previews(folder)[-2:]]
+    shown = list(pictures) or [
+        (path, f"student, {path.stem.replace('-', ' ')}") for path in _previews(folder)[-2:]
+    ]
     sections = [_results(found)] if (found := _measured(folder)) else []
     if shown:
         sections.append(report.section("Samples", *(report.picture(path, text) for path, text in shown)))
@@ -300,7 +326,9 @@ def write_report(folder: Path, run: Run, pictures: Sequence[tuple[Path, str]] = 
         report.section("Losses", report.curves(losses)),
         report.folded("Gradient norms", report.curves(gradients)),
         report.folded("Recipe", report.code(dump(run.recipe))),
-        report.folded("Versions", report.code("\n".join(f"{name} {version}" for name, version in run.versions.items()))),
+        report.folded(
+            "Versions", report.code("\n".join(f"{name} {version}" for name, version in run.versions.items()))
+        ),
     ]
     path = folder / "report.html"
     path.write_text(report.page(f"distill: {folder.name}", *sections), encoding="utf-8")
@@ -319,7 +347,9 @@ def _previews(folder: Path) -> list[Path]:
 
 def _results(rows: Mapping[str, Mapping[str, float]]) -> str:
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    cells = [[title, *(_number(row[key]) if key in row else "" for key in names)] for title, row in rows.items()]
+    cells = [
+        [title, *(_number(row[key]) if key in row else "" for key in names)] for title, row in rows.items()
+    ]
     return report.section("Results", report.table(["", *names], cells))
 
 
@@ -402,10 +432,23 @@ def claim_table(claim: Claim, title: str) -> Table:
 
 def claims_page(claims: Sequence[Claim]) -> str:
     """All outcomes as Markdown."""
-    lines = ["# Reproduction", "", "Made by `distill reproduce --all`. One table a method: measured, threshold, baseline."]
+    lines = [
+        "# Reproduction",
+        "",
+        "Made by `distill reproduce --all`. One table a method: measured, threshold, baseline.",
+    ]
     for name in dict.fromkeys(claim.method for claim in claims):
         runs = [claim for claim in claims if claim.method == name]
-        lines += ["", f"## {name}", "", runs[0].statement, "", _markdown(runs), "", f"Broken on purpose: {runs[0].broken}"]
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            runs[0].statement,
+            "",
+            _markdown(runs),
+            "",
+            f"Broken on purpose: {runs[0].broken}",
+        ]
     return "\n".join(lines) + "\n"
 
 

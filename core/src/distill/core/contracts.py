@@ -85,6 +85,17 @@ class Event:
     weight: Tensor | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def real(self) -> Any:
+        """The data of the batch, for losses that cannot do without.
+
+        Raises:
+            RecipeError: there are none.
+        """
+        if "real" not in self.targets:
+            raise RecipeError("a loss of this method compares with data, and there are none: name a dataset under 'data:'")
+        return self.targets["real"]
+
 
 @dataclass
 class Context:

@@ -26,7 +26,9 @@ from distill.core.registry import Registry
 T = TypeVar("T", bound=Options)
 MOST_VALUES = 20_000
 """A recipe with more is no recipe: aliases of aliases can make a few lines of YAML endless."""
-PLAIN = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge")}
+PLAIN = {
+    f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge")
+}
 
 
 def _reference(value: Any) -> Any:
@@ -99,7 +101,9 @@ class Recipe(Options):
 
     def digest(self) -> str:
         """A fingerprint of everything that changes the weights."""
-        kept = self.model_dump(mode="json", exclude={"metrics", "preview_every", "trackers", "checkpoint_every", "workers"})
+        kept = self.model_dump(
+            mode="json", exclude={"metrics", "preview_every", "trackers", "checkpoint_every", "workers"}
+        )
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -150,7 +154,9 @@ def parse(text: str, name: str) -> tuple[dict[str, Any], Source]:
         raise RecipeError(f"{name}: a value cannot be read: {error}") from error
     if not isinstance(values, dict):
         given = "nothing" if values is None else f"a {type(values).__name__}"
-        raise RecipeError(f"{name}: a recipe is a mapping of keys to values, such as 'method: dmd2', and this is {given}")
+        raise RecipeError(
+            f"{name}: a recipe is a mapping of keys to values, such as 'method: dmd2', and this is {given}"
+        )
     return {str(key): value for key, value in values.items()}, source
 
 
@@ -165,7 +171,9 @@ def _note_lines(node: yaml.Node, path: tuple[str, ...], source: Source) -> None:
         for key, value in node.value:
             place, line = (*path, str(key.value)), f"{source.name}:{key.start_mark.line + 1}"
             if place in source.places:
-                raise RecipeError(f"{line}: the key '{'.'.join(place)}' stands at {source.places[place]} already")
+                raise RecipeError(
+                    f"{line}: the key '{'.'.join(place)}' stands at {source.places[place]} already"
+                )
             source.places[place] = line
             _note_lines(value, place, source)
     elif isinstance(node, yaml.SequenceNode):
@@ -206,7 +214,9 @@ def _key(place: Any, part: str, override: str) -> Any:
     if not isinstance(place, list):
         return part
     if not part.isdecimal() or int(part) >= len(place):
-        raise RecipeError(f"override '{override}': a list of {len(place)} has no '{part}'; write 0 for its first")
+        raise RecipeError(
+            f"override '{override}': a list of {len(place)} has no '{part}'; write 0 for its first"
+        )
     return int(part)
 
 
@@ -240,7 +250,11 @@ def _given(problem: dict[str, Any]) -> str:
 
 def _fields_at(model: type[Options], loc: Sequence[Any]) -> list[str]:
     for part in loc:
-        field = model.model_fields.get(str(part)) if isinstance(model, type) and issubclass(model, Options) else None
+        field = (
+            model.model_fields.get(str(part))
+            if isinstance(model, type) and issubclass(model, Options)
+            else None
+        )
         inner = field.annotation if field is not None else model
         choices = [arg for arg in (inner, *getattr(inner, "__args__", ())) if isinstance(arg, type)]
         nested = [choice for choice in choices if issubclass(choice, Options)]
@@ -263,7 +277,9 @@ class Resolver:
             error.args = (f"{self.source.place(at)}: {error}",)
             raise
         if not isinstance(target, type) or not issubclass(target, expected):
-            raise RecipeError(f"{self.source.place(at)}: {kind} '{name}' is not a {expected.__name__}: its plugin is wrong")
+            raise RecipeError(
+                f"{self.source.place(at)}: {kind} '{name}' is not a {expected.__name__}: its plugin is wrong"
+            )
         return validate(target, options, self.source, at)
 
 

@@ -55,6 +55,10 @@ class Role:
                 denoiser.predict, denoiser.drop, x, t, cond, **{**self.scalars, **options}
             )
 
+    def inputs(self, scalars: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of an event's extra inputs that this role's network takes."""
+        return {name: value for name, value in scalars.items() if name in self.denoiser.scalars}
+
     def ask(self, x: Any, t: Any, cond: Any = None, **options: Any) -> Prediction:
         """`predict` without gradient."""
         with torch.no_grad():

@@ -28,11 +28,12 @@ from distill.core.contracts import (
     RoleSpec,
     Transform,
 )
-from distill.core.data import Samples, batches, collate
+from distill.core.data import batches
 from distill.core.denoiser import Denoiser
 from distill.core.engine import Engine
-from distill.core.errors import CheckpointError, DataError, DistillError, RecipeError, nearest
+from distill.core.errors import CheckpointError, DistillError, RecipeError, nearest
 from distill.core.plan import Plan
+from distill.core.probe import as_in_use, probe
 from distill.core.recipe import Recipe, Reference, Resolver, RoleRecipe, Source, load_recipe
 from distill.core.registry import Registry
 from distill.core.rng import Rng
@@ -86,7 +87,13 @@ class Run:
         except ValueError as error:
             raise RecipeError(f"precision '{recipe.precision}' is not to be had here: {error}") from error
         source = partial(
-            _source, self.dataset, recipe.batch_size // recipe.accumulate, recipe.seed, accelerator, recipe.workers, self.shape
+            _source,
+            self.dataset,
+            recipe.batch_size // recipe.accumulate,
+            recipe.seed,
+            accelerator,
+            recipe.workers,
+            self.shape,
         )
         return Engine(
             self.roles, self.plan, source, seed=recipe.seed, accumulate=recipe.accumulate, accelerator=accelerator,
@@ -102,38 +109,34 @@ class Run:
     def reference(self, n: int | None = None) -> Any:
         """Real samples to measure against: all of them, or n."""
         if self.dataset is None:
-            raise RecipeError("there is no data to measure against: name a dataset under 'data:' in the recipe")
+            raise RecipeError(
+                "there is no data to measure against: name a dataset under 'data:' in the recipe"
+            )
         size = n or len(self.dataset)  # type: ignore[arg-type]
         return next(batches(self.dataset, size)).x
 
     def probe(self) -> None:
-        """Ask the student and the teacher once about a few samples, so that what does not fit is said before training.
+        """Ask the student and the teacher once about a few samples.
 
         Raises:
             DataError: the data are empty, or not what the networks take.
         """
-        own = self.roles["student"] if "student" in self.roles else self.result
-        if self.dataset is not None:
-            fields = collate([self.dataset[row] for row in _telling_rows(self.dataset)])
-        elif isinstance(own.module, Denoiser) and own.module.shape is not None:
-            fields = {"x": own.module.example()[0]}
-        else:
-            return
-        if "x" not in fields:
-            raise DataError(f"the samples have no field 'x'; they have {', '.join(fields)}")
-        cond = {name: value for name, value in fields.items() if name != "x"}
-        _ask(own, fields["x"], cond)
-        if "teacher" in self.roles and self.roles["teacher"].module is not own.module:
-            lens = self.lens
-            x = fields["x"] if lens is None else lens(fields["x"])
-            _ask(self.roles["teacher"], x, cond if lens is None else lens.conditions(cond, fields["x"]))
+        student = self.roles["student"] if "student" in self.roles else self.result
+        probe(student, self.roles["teacher"] if "teacher" in self.roles else None, self.dataset, self.lens)
 
-    def draw(self, role: Role, sampler: Sampler, n: int, *, seed: int = 0, cond: Mapping[str, Any] | None = None) -> Any:
-        """n samples of a role, in portions, for the noise of a seed."""
+    def draw(
+        self, role: Role, sampler: Sampler, n: int, *,
+        seed: int = 0, cond: Mapping[str, Any] | None = None, inference: bool = False,
+    ) -> Any:  # fmt: skip
+        """n samples of a role, in portions, for the noise of a seed.
+
+        With `inference` torch skips its bookkeeping: faster, for a process that trains nothing afterwards, since
+        what a network may keep between calls could not be differentiated through.
+        """
         device = next(iter(role.module.parameters()), torch.zeros(0)).device
         rng, cond = Rng(seed, device=device), self.conditions(n, seed) if cond is None else dict(cond)
         parts = []
-        with _as_in_use(role):
+        with as_in_use(role), torch.inference_mode(inference):
             for start in range(0, n, 500):
                 rows = torch.arange(start, min(n, start + 500))
                 share = {name: tree.to(tree.index(value, rows), device) for name, value in cond.items()}
@@ -142,60 +145,23 @@ class Run:
         return tree.concatenate(parts)
 
 
-@contextmanager
-def _as_in_use(role: Role) -> Iterator[None]:
-    """Without dropout; a role that is in training goes on as before."""
-    training = role.module.training
-    role.module.eval()
-    try:
-        yield
-    finally:
-        role.module.train(training)
-
-
-def _telling_rows(dataset: Any) -> list[int]:
-    """The first sample, the last, and where data in memory are whole numbers the smallest and the largest."""
-    if not len(dataset):
-        raise DataError("the dataset has no samples: check its folder, split and filters")
-    fields = dataset.tensors.values() if isinstance(dataset, Samples) else ()
-    whole = [field for field in fields if field.ndim == 1 and not field.is_floating_point()]
-    return sorted({0, len(dataset) - 1, *(int(end) for field in whole for end in (field.argmin(), field.argmax()))})
-
-
-def _ask(role: Role, x: Any, cond: Mapping[str, Any]) -> None:
-    """One prediction for samples, or a message that says why there is none."""
-    if not isinstance(role.module, Denoiser) or role.module.shape is None:
-        return
-    given, wanted = _shape(x), _shape(role.denoiser.example()[0])
-    if given != wanted:
-        raise DataError(f"the {role.name} takes samples of shape {wanted}, and the data are {given}: choose data, or a "
-                        "lens, that fit")  # fmt: skip
-    device = next(iter(role.module.parameters()), torch.zeros(0)).device
-    try:
-        with _as_in_use(role):
-            role.ask(tree.to(x, device), role.denoiser.path.t_max, {k: tree.to(v, device) for k, v in cond.items()})
-    except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        given = {name: value.tolist() for name, value in cond.items() if isinstance(value, torch.Tensor) and value.ndim == 1}
-        why = f"it wants the condition {error}" if isinstance(error, KeyError) else error
-        raise DataError(
-            f"the {role.name} cannot be asked about the data: {why}. Their conditions are {given or ', '.join(cond) or 'none'}: "
-            "choose data that have what it was trained with."
-        ) from error
-
-
-def _shape(x: Any) -> Any:
-    return {key: _shape(part) for key, part in x.items()} if isinstance(x, Mapping) else list(tree.leaves(x)[0].shape[1:])
-
-
 def _trackers(names: Sequence[str]) -> Any:
     known = [tracker.value for tracker in get_available_trackers()]
     if missing := [name for name in names if name not in known]:
-        raise RecipeError(f"the tracker {missing[0]} is not installed: pip install {missing[0]}, or leave it out of 'trackers:'")
+        raise RecipeError(
+            f"the tracker {missing[0]} is not installed: pip install {missing[0]}, or leave it out of 'trackers:'"
+        )
     return list(names) or None
 
 
 def _source(
-    dataset: Dataset[Any] | None, size: int, seed: int, accelerator: Accelerator, workers: int, shape: Any, start: int
+    dataset: Dataset[Any] | None,
+    size: int,
+    seed: int,
+    accelerator: Accelerator,
+    workers: int,
+    shape: Any,
+    start: int,
 ) -> Iterator[Batch]:
     return batches(
         dataset, size, seed=seed, start=start, rank=accelerator.process_index, world=accelerator.num_processes,
@@ -234,7 +200,9 @@ def prepare(recipe: Recipe, source: Source, registry: Registry) -> Run:
     own = specs["student"].build if "student" in specs else None
     builder = own if isinstance(own, Builder) else taught.builder if taught else None
     if builder is None:
-        raise RecipeError(f"{source.name}: name a 'teacher:' to distil, or a 'student:' to train from nothing")
+        raise RecipeError(
+            f"{source.name}: name a 'teacher:' to distil, or a 'student:' to train from nothing"
+        )
     sampler = taught.sampler if taught else builder.sampler()
     with _blaming(source.place(("method",))):
         roles = assemble(method, {"teacher": taught.role} if taught else {}, specs)
@@ -255,7 +223,9 @@ def _blaming(place: str) -> Iterator[None]:
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(map(str, problem["loc"]))
-        raise RecipeError(f"{place}: the method's {key}: {problem['msg'].removeprefix('Value error, ')}") from error
+        raise RecipeError(
+            f"{place}: the method's {key}: {problem['msg'].removeprefix('Value error, ')}"
+        ) from error
     except ValueError as error:
         raise RecipeError(f"{place}: {error}") from error
 
@@ -263,10 +233,16 @@ def _blaming(place: str) -> Iterator[None]:
 def _check(run: Run) -> None:
     """What can be known to go wrong before anything is trained."""
     run.plan.check(run.roles)
-    shapes = {n: role.module.shape for n, role in run.roles.items() if isinstance(role.module, Denoiser) and role.module.shape}
+    shapes = {
+        n: role.module.shape
+        for n, role in run.roles.items()
+        if isinstance(role.module, Denoiser) and role.module.shape
+    }
     mine, theirs = (shapes.get(name) for name in ("student", "teacher"))
     if run.lens is None and mine and theirs and mine != theirs:
-        raise RecipeError(f"the student makes {mine} and the teacher knows {theirs}: choose equal shapes, or add a 'lens:'")
+        raise RecipeError(
+            f"the student makes {mine} and the teacher knows {theirs}: choose equal shapes, or add a 'lens:'"
+        )
     if isinstance(run.result.module, Denoiser):
         run.plan.sampler.check(run.result.module.path)
 
@@ -301,7 +277,9 @@ def _specs(recipe: Recipe, method: Method, resolve: Resolver) -> dict[str, RoleS
             close = nearest(name, specs)
             hint = f"did you mean '{close}'?" if close else f"it has {', '.join(specs)}."
             place = resolve.source.place(("roles", name))
-            raise RecipeError(f"{place}: the method has no role '{name}'; {hint} A new role needs copy_of, shares or build.")
+            raise RecipeError(
+                f"{place}: the method has no role '{name}'; {hint} A new role needs copy_of, shares or build."
+            )
     return specs | {name: _spec(name, role, specs.get(name), resolve) for name, role in recipe.roles.items()}
 
 
@@ -326,7 +304,9 @@ def _modality(recipe: Recipe, registry: Registry, taught: Taught | None) -> Moda
     if taught is not None and taught.modality is not None and recipe.student is None:
         return taught.modality
     named = [("denoiser", recipe.student), ("denoiser", recipe.teacher), ("dataset", recipe.data)]
-    known = {(e.kind, each): e.component.modality for e in registry.components() for each in (e.name, e.qualified)}
+    known = {
+        (e.kind, each): e.component.modality for e in registry.components() for each in (e.name, e.qualified)
+    }
     shown = [known.get((kind, _name(reference)), "") for kind, reference in named if reference]
     name = next(filter(None, shown), "")
     if name not in {entry.name for entry in registry.components("modality")}:
@@ -338,7 +318,9 @@ def _modality(recipe: Recipe, registry: Registry, taught: Taught | None) -> Moda
 def open_run(folder: Path, registry: Registry, step: str | None = None) -> Run:
     """A run from its folder, with the weights and the sampler of its newest checkpoint (or of `step`, "step-N")."""
     if not (folder / "recipe.yaml").is_file():
-        raise CheckpointError(f"{folder} is no run: it has no recipe.yaml. Give the folder that `distill train` made.")
+        raise CheckpointError(
+            f"{folder} is no run: it has no recipe.yaml. Give the folder that `distill train` made."
+        )
     recipe, source = load_recipe(folder / "recipe.yaml")
     run = prepare(recipe, source, registry)
     path = checkpoint_of(folder, step)
@@ -349,7 +331,9 @@ def open_run(folder: Path, registry: Registry, step: str | None = None) -> Run:
                 run.roles[name.removeprefix("role-")].load(tensors)
         run.sampler = Sampler.model_validate(state["sampler"])
     except (KeyError, RuntimeError, ValueError, DistillError) as error:
-        raise checkpoint.damaged(path / "state.json", f"it does not fit {folder / 'recipe.yaml'}: {error}") from error
+        raise checkpoint.damaged(
+            path / "state.json", f"it does not fit {folder / 'recipe.yaml'}: {error}"
+        ) from error
     return run
 
 

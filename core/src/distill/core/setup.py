@@ -23,7 +23,7 @@ def assemble(method: Method, fixed: Mapping[str, Role], extra: Mapping[str, Role
     specs = {**method.roles(), **(extra or {})}
     waiting = {name: spec for name, spec in specs.items() if name not in fixed}
     while waiting:
-        ready = [name for name, spec in waiting.items() if not _sources(spec) & set(waiting)]
+        ready = [name for name, spec in waiting.items() if not sources(spec) & set(waiting)]
         if not ready:
             raise RecipeError(f"the roles {', '.join(sorted(waiting))} wait for each other")
         for name in ready:
@@ -31,7 +31,8 @@ def assemble(method: Method, fixed: Mapping[str, Role], extra: Mapping[str, Role
     return roles
 
 
-def _sources(spec: RoleSpec) -> set[str]:
+def sources(spec: RoleSpec) -> set[str]:
+    """Roles that must exist before this one is made."""
     looks_at = {spec.build.features} if isinstance(spec.build, HeadBuilder) else set()
     return {spec.copy_of, spec.shares, *looks_at} - {""}
 

@@ -17,7 +17,7 @@ from distill.core.plan import Optimiser, Plan, Update, one_phase
 from distill.core.rng import Rng
 from distill.core.roles import Role, Roles
 from distill.core.sampling import Sampler
-from distill.core.setup import assemble
+from distill.core.setup import assemble, sources
 from distill.core.testing.fit import ensure, equal, untouched, weights_of
 from distill.core.testing.kit import Case, check
 from distill.core.testing.toy import Cast, OneEvent, Player, on_some_path, toy_batch, toy_event
@@ -179,7 +179,9 @@ def _toy_method(case: Case, path: paths.GaussianPath) -> tuple[Method, Roles, Pl
     method: Method = case.make()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        given = {name: Role(name, Player(path)) for name in ("teacher", "student") if name not in method.roles()}
+        made = method.roles()
+        recipes = {"teacher", "student", *(name for spec in made.values() for name in sources(spec))}
+        given = {name: Role(name, Player(path)) for name in sorted(recipes - set(made))}
         roles = assemble(method, given)
     return method, roles, method.plan(Sampler(steps=4))
 

@@ -67,7 +67,7 @@ class Player(Denoiser, Subject):
         if len(args) > 1:
             return self.predict(*args, **options)
         seen = list(args[0].values()) if isinstance(args[0], Mapping) else tree.leaves(args[0])
-        return self.gain * torch.stack([part.flatten(1).sum(1) for part in seen]).sum(0)
+        return self.gain * torch.stack([part.reshape(len(part), -1).sum(1) for part in seen]).sum(0)
 
     def materialise(self, batch: Batch, rng: Rng) -> Any:
         """The free point, once a sample."""
@@ -104,6 +104,9 @@ class _AnyState(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
         return self.setdefault(name, self.make(name))
 
+    def __contains__(self, name: object) -> bool:
+        return True
+
     def get(self, name: str, default: Any = None) -> Any:
         return self[name]
 
@@ -124,7 +127,8 @@ def toy_event(ctx: Context, role: str) -> Event:
     said = ctx.roles[role].predict(x_t, t, batch.cond)
     targets = _AnyState(lambda name: WORLD.data(batch.size, Rng(3), batch.cond["label"], name))
     scalars = _AnyState(lambda name: Rng(4).uniform(batch.size, stream=name))
-    return Event(said.x0, batch.cond, t, x_t, noise, said, targets, scalars)
+    meta = _AnyState(lambda name: said.x0)
+    return Event(said.x0, batch.cond, t, x_t, noise, said, targets, scalars, meta=meta)
 
 
 class OneEvent(Trajectory):
@@ -143,14 +147,12 @@ class OneEvent(Trajectory):
 
 def on_some_path(run: Callable[[paths.GaussianPath], None]) -> None:
     """Run on the first of the toy's paths that the component accepts; whatever Unfit says is final."""
-    first: Exception | None = None
+    errors: dict[str, Exception] = {}
     for path in TOY_PATHS:
         try:
             return run(path)
         except (Unfit, unittest.SkipTest):
             raise
         except Exception as error:  # it may be made for another path
-            first = first or error
-    assert first is not None
-    said = f"{type(first).__name__}: {' '.join(str(first).split())}"
-    raise Unfit(f"it does not run on the toy ({said})") from first
+            errors.setdefault(f"{type(error).__name__}: {' '.join(str(error).split())}", error)
+    raise Unfit(f"it does not run on the toy ({'; or '.join(errors)})") from next(iter(errors.values()))

@@ -22,7 +22,9 @@ class _OnFeatures(Metric):
         """Features [N, D] in double precision, of at least so many pictures."""
         network, pictures = FEATURES[self.features](), self.fitting(pictures)
         if len(pictures) < least:
-            raise DataError(f"{type(self).__name__} needs at least {least} pictures on either side, not {len(pictures)}")
+            raise DataError(
+                f"{type(self).__name__} needs at least {least} pictures on either side, not {len(pictures)}"
+            )
         with torch.no_grad():
             return network(pictures).double()
 
@@ -31,7 +33,9 @@ class _OnFeatures(Metric):
         shape = FEATURES[self.features]().shape
         if not isinstance(pictures, Tensor) or tuple(pictures.shape[1:]) != shape:
             given = list(pictures.shape[1:]) if isinstance(pictures, Tensor) else type(pictures).__name__
-            raise DataError(f"the features '{self.features}' are made for pictures of shape {list(shape)}, not {given}")
+            raise DataError(
+                f"the features '{self.features}' are made for pictures of shape {list(shape)}, not {given}"
+            )
         return pictures
 
 
@@ -85,7 +89,9 @@ class LabelAccuracy(_OnFeatures):
 
     def measure(self, samples: State, reference: State, cond: Mapping[str, Any] | None = None) -> float:
         if cond is None or "label" not in cond:
-            raise DataError(f"label accuracy needs data with the condition 'label'; they have {', '.join(cond or ()) or 'none'}")
+            raise DataError(
+                f"label accuracy needs data with the condition 'label'; they have {', '.join(cond or ()) or 'none'}"
+            )
         with torch.no_grad():
             said = FEATURES[self.features]().classify(self.fitting(samples))
         return float((said.argmax(1) == cond["label"]).double().mean())

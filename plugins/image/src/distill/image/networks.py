@@ -29,7 +29,9 @@ Conditions = Mapping[str, Any]
 class Wrapped(nn.Module):
     """A diffusers network called as `(x, native_time, cond)`; `net` is the network itself, so taps read naturally."""
 
-    def __init__(self, net: nn.Module, call: Callable[[nn.Module, Tensor, Tensor, Conditions], Tensor]) -> None:
+    def __init__(
+        self, net: nn.Module, call: Callable[[nn.Module, Tensor, Tensor, Conditions], Tensor]
+    ) -> None:
         super().__init__()
         self.net, self.call = net, call
 
@@ -62,7 +64,7 @@ class DiffusersNetwork(Builder):
         path, kind = self._process()
         return Denoiser(
             Wrapped(net, type(self).call), path, kind, shape=self.sample_shape(net), null=self.null(net),
-            taps=self.taps(net), scalar_sites=tuple(f"net.{site}" for site in self.sites),
+            taps=self.taps(net), scalar_sites=tuple(f"net.{site}" for site in self.scalar_sites(net)),
         )  # fmt: skip
 
     @staticmethod
@@ -77,6 +79,10 @@ class DiffusersNetwork(Builder):
     def taps(self, net: Any) -> tuple[str, ...]:
         """Submodules whose outputs serve a discriminator."""
         return ()
+
+    def scalar_sites(self, net: Any) -> tuple[str, ...]:
+        """Submodules whose output an extra scalar input is added to."""
+        return self.sites
 
     def sample_shape(self, net: Any) -> tuple[int, ...]:
         """[C, H, W] of one state, from the network's config."""
@@ -105,7 +111,9 @@ class DiffusersNetwork(Builder):
 
     def _load(self) -> Any:
         folder = Path(self.model)
-        nested = {"subfolder": self.subfolder} if not folder.is_dir() or (folder / self.subfolder).is_dir() else {}
+        nested = (
+            {"subfolder": self.subfolder} if not folder.is_dir() or (folder / self.subfolder).is_dir() else {}
+        )
         try:
             return self._class().from_pretrained(self.model, use_safetensors=True, **nested)
         except (OSError, ValueError, SafetensorError) as error:
@@ -129,7 +137,9 @@ class DiffusersNetwork(Builder):
         try:
             found: Any = diffusers.DDIMScheduler.load_config(self.model, subfolder="scheduler")
         except (OSError, ValueError) as error:
-            raise DistillError(f"the scheduler of '{self.model}' cannot be read: {error}. Say 'path' and 'kind'.") from error
+            raise DistillError(
+                f"the scheduler of '{self.model}' cannot be read: {error}. Say 'path' and 'kind'."
+            ) from error
         return dict(found)
 
     def _process(self) -> tuple[GaussianPath, str]:
@@ -150,7 +160,9 @@ class DiffusersNetwork(Builder):
         """Network and scheduler in diffusers' layout, the sampler beside them."""
         net: Any = denoiser.network.get_submodule("net")
         if denoiser.scalars:
-            raise DistillError(f"diffusers has no place for the inputs {', '.join(denoiser.scalars)}: export to safetensors")
+            raise DistillError(
+                f"diffusers has no place for the inputs {', '.join(denoiser.scalars)}: export to safetensors"
+            )
         schedulers.write(denoiser.path, denoiser.kind, sampler, folder / "scheduler")
         net.save_pretrained(folder / self.subfolder)
         about = folder / "sampler.json"
@@ -166,8 +178,12 @@ def _fill(net: nn.Module, path: Path) -> None:
         raise DistillError(f"the weights {path} cannot be read: {error}. Give a safetensors file.") from error
     tensors = {name.removeprefix("network.net."): tensor for name, tensor in tensors.items()}
     mine = net.state_dict()
-    if odd := mine.keys() ^ tensors.keys() or {name for name in mine if mine[name].shape != tensors[name].shape}:
-        raise DistillError(f"the weights {path} do not fit the network's config: {', '.join(sorted(odd)[:3])} differ")
+    if odd := mine.keys() ^ tensors.keys() or {
+        name for name in mine if mine[name].shape != tensors[name].shape
+    }:
+        raise DistillError(
+            f"the weights {path} do not fit the network's config: {', '.join(sorted(odd)[:3])} differ"
+        )
     net.load_state_dict(tensors)
 
 
@@ -246,7 +262,9 @@ class DiT(DiffusersNetwork):
         denoiser = super().build()
         for part in denoiser.modules():
             if isinstance(part, LabelEmbedding):
-                part.dropout_prob = 0.0  # conditions are dropped by losses and guidance, not behind their backs
+                part.dropout_prob = (
+                    0.0  # conditions are dropped by losses and guidance, not behind their backs
+                )
         return denoiser
 
     @staticmethod
@@ -256,6 +274,9 @@ class DiT(DiffusersNetwork):
 
     def null(self, net: Any) -> dict[str, Any]:
         return {"label": net.config.num_embeds_ada_norm}
+
+    def scalar_sites(self, net: Any) -> tuple[str, ...]:
+        return tuple(f"transformer_blocks.{index}.norm1.emb" for index in range(len(net.transformer_blocks)))
 
     def taps(self, net: Any) -> tuple[str, ...]:
         return (f"net.transformer_blocks.{len(net.transformer_blocks) // 2}",)
@@ -296,5 +317,7 @@ def attention_maps(features: Mapping[str, Tensor], name: str, heads: int) -> Ten
 
     Ask `predict` for the taps `name + ".to_q"` and `name + ".to_k"`: what they said is all that a map needs.
     """
-    query, key = (features[f"{name}.{part}"].unflatten(2, (heads, -1)).transpose(1, 2) for part in ("to_q", "to_k"))
+    query, key = (
+        features[f"{name}.{part}"].unflatten(2, (heads, -1)).transpose(1, 2) for part in ("to_q", "to_k")
+    )
     return (query @ key.transpose(2, 3) * query.shape[-1] ** -0.5).softmax(-1)

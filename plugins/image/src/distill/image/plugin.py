@@ -26,12 +26,17 @@ def distill_denoisers() -> Sequence[Component]:
             "networks",
             {
                 "unet2d": ("UNet2D", "diffusers' UNet2DModel, with or without labels"),
-                "unet2d-condition": ("UNet2DCondition", "diffusers' UNet2DConditionModel: Stable Diffusion 1, 2, XL"),
+                "unet2d-condition": (
+                    "UNet2DCondition",
+                    "diffusers' UNet2DConditionModel: Stable Diffusion 1, 2, XL",
+                ),
                 "dit": ("DiT", "diffusers' DiTTransformer2DModel, by label"),
                 "mmdit": ("MMDiT", "diffusers' SD3Transformer2DModel, by text"),
             },
         ),
-        *_image("teachers", {"digits-teacher": ("DigitsTeacher", "A small trained DiT: 8x8 handwritten digits")}),
+        *_image(
+            "teachers", {"digits-teacher": ("DigitsTeacher", "A small trained DiT: 8x8 handwritten digits")}
+        ),
     ]
 
 
@@ -53,7 +58,13 @@ def distill_metrics() -> Sequence[Component]:
         {
             "frechet": ("Frechet", "Frechet distance in a small network's features; lower is better"),
             "recall": ("Recall", "Share of real pictures within the samples' manifold; higher is better"),
-            "precision": ("Precision", "Share of samples within the real pictures' manifold; higher is better"),
-            "label-accuracy": ("LabelAccuracy", "Share of samples that show the label asked for; higher is better"),
+            "precision": (
+                "Precision",
+                "Share of samples within the real pictures' manifold; higher is better",
+            ),
+            "label-accuracy": (
+                "LabelAccuracy",
+                "Share of samples that show the label asked for; higher is better",
+            ),
         },
     )

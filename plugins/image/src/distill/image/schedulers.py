@@ -29,7 +29,11 @@ def read(config: Mapping[str, Any]) -> tuple[GaussianPath, str]:
 
 
 def _alphas_cumprod(config: Mapping[str, Any]) -> tuple[float, ...]:
-    steps, start, end = config.get("num_train_timesteps", 1000), config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
+    steps, start, end = (
+        config.get("num_train_timesteps", 1000),
+        config.get("beta_start", 1e-4),
+        config.get("beta_end", 0.02),
+    )
     schedules = {
         "linear": lambda: torch.linspace(start, end, steps, dtype=torch.float64),
         "scaled_linear": lambda: torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2,
@@ -38,10 +42,14 @@ def _alphas_cumprod(config: Mapping[str, Any]) -> tuple[float, ...]:
     given = config.get("trained_betas")
     schedule = str(config.get("beta_schedule", "linear"))
     if given is None and schedule not in schedules:
-        raise DistillError(f"the scheduler's beta_schedule '{schedule}' is unknown; known: {', '.join(schedules)}")
+        raise DistillError(
+            f"the scheduler's beta_schedule '{schedule}' is unknown; known: {', '.join(schedules)}"
+        )
     betas = schedules[schedule]() if given is None else torch.tensor(given, dtype=torch.float64)
     bars = (1 - betas).cumprod(0)
-    if config.get("rescale_betas_zero_snr"):  # Lin et al. 2024, arXiv:2305.08891, algorithm 1, but for a last bit
+    if config.get(
+        "rescale_betas_zero_snr"
+    ):  # Lin et al. 2024, arXiv:2305.08891, algorithm 1, but for a last bit
         first, last = bars[0].sqrt(), bars[-1].sqrt()
         bars = ((bars.sqrt() - last) * first / (first - last)).square().clamp_min(2**-24)
     return tuple(bars.tolist())
@@ -67,12 +75,18 @@ def write(path: GaussianPath, kind: str, sampler: Sampler, folder: Path) -> None
         flow(shift=sampler.grid.shift).save_pretrained(folder)
         return
     if not isinstance(path, Discrete):
-        raise DistillError(f"diffusers has no scheduler for the path {type(path).__name__}: export to safetensors")
+        raise DistillError(
+            f"diffusers has no scheduler for the path {type(path).__name__}: export to safetensors"
+        )
     bars = torch.tensor((1.0, *path.alphas_cumprod), dtype=torch.float64)
     said = {ours: theirs for theirs, ours in KINDS.items()}.get(kind)
     if said is None:
-        raise DistillError(f"diffusers has no scheduler for predictions of kind {kind} here: export to safetensors")
+        raise DistillError(
+            f"diffusers has no scheduler for predictions of kind {kind} here: export to safetensors"
+        )
     discrete: Any = diffusers.LCMScheduler if renoises else diffusers.DDIMScheduler
     discrete(
-        num_train_timesteps=len(bars) - 1, trained_betas=(1 - bars[1:] / bars[:-1]).tolist(), prediction_type=said
+        num_train_timesteps=len(bars) - 1,
+        trained_betas=(1 - bars[1:] / bars[:-1]).tolist(),
+        prediction_type=said,
     ).save_pretrained(folder)

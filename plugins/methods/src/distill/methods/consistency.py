@@ -22,8 +22,8 @@ def exact(fn: Function, x: Any, t: Tensor, dx: Any, dt: Tensor) -> tuple[Any, An
     with warnings.catch_warnings():
         # torch's forward mode loads decompositions that it compiles with its own deprecated compiler
         warnings.simplefilter("ignore", FutureWarning)
-        value, change = torch.func.jvp(fn, (x, t), (dx, dt))
-    return value, change
+        both: tuple[Any, Any] = torch.func.jvp(fn, (x, t), (dx, dt))  # type: ignore[assignment]
+    return both
 
 
 def difference(fn: Function, x: Any, t: Tensor, dx: Any, dt: Tensor, step: float = 1e-3) -> tuple[Any, Any]:
@@ -88,8 +88,10 @@ class ContinuousConsistency(Loss):
         x, t, slope = event.x_t, event.t, event.t.cos() * event.t.sin()
         flow = event.targets["velocity"] if "velocity" in event.targets else self._velocity(event, ctx)
 
+        inputs: dict[str, Any] = dict(event.scalars)
+
         def velocity(x: Any, t: Tensor) -> Any:
-            return ctx.roles["student"].predict(x, t, event.cond, **event.scalars).velocity
+            return ctx.roles["student"].predict(x, t, event.cond, **inputs).velocity
 
         own, change = DERIVATIVES[self.derivative](velocity, x, t, tree.combine((slope, flow)), slope)
         rate = min(1.0, ctx.step / self.warmup) if self.warmup else 1.0
@@ -111,6 +113,8 @@ def data_std(path: GaussianPath) -> float:
 
 class LogVariance(nn.Module):
     """v(t), zero until it is trained: [B]."""
+
+    frequencies: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from distill.core import Context, Event, Guidance, Loss, Prediction, State, Terms, cfg, tree
+from distill.core import Context, Event, Guidance, Loss, Prediction, Role, State, Terms, cfg, tree
 from distill.core.paths import per_key
 from distill.core.tree import Coefficient
 from torch import Tensor
@@ -67,6 +67,11 @@ def renoised(event: Event, ctx: Context, role: str, times: Any, name: str) -> tu
     return path.noised(event.x, ctx.rng.normal_like(event.x, stream=f"{name}/noise"), t), t
 
 
+def consult(role: Role, x: Any, t: Any, event: Event, **options: Any) -> Prediction:
+    """What a role says at (x, t) under the event's conditions and those of its extra inputs that it takes."""
+    return role.predict(x, t, event.cond, **role.inputs(event.scalars), **options)
+
+
 # ---------------------------------------------------------------- score differences
 
 
@@ -101,7 +106,7 @@ class ScoreDifference(Loss):
     def terms(self, event: Event, ctx: Context) -> Terms:
         with torch.no_grad():
             x_t, t = renoised(event, ctx, self.teacher, self.times, "score")
-            real = ctx.roles[self.teacher].predict(x_t, t, event.cond, guidance=guidance_of(self.guidance))
+            real = consult(ctx.roles[self.teacher], x_t, t, event, guidance=guidance_of(self.guidance))
             fake = self._own(event, ctx, x_t, t)
             gradient = SCALES[self.units](tree.combine((1.0, fake), (-1.0, real.x0)), event.x, real)
         return {"score_difference": surrogate(event.x, gradient)}
@@ -109,7 +114,7 @@ class ScoreDifference(Loss):
     def _own(self, event: Event, ctx: Context, x_t: Any, t: Tensor) -> Any:
         if not self.critic:
             return event.x
-        return ctx.roles[self.critic].predict(x_t, t, event.cond, guidance=guidance_of(self.critic_guidance)).x0
+        return consult(ctx.roles[self.critic], x_t, t, event, guidance=guidance_of(self.critic_guidance)).x0
 
 
 def _normalised(delta: State, x: State, real: Prediction) -> Any:
@@ -149,8 +154,8 @@ class ScoreIdentity(Loss):
 
     def terms(self, event: Event, ctx: Context) -> Terms:
         x_t, t = renoised(event, ctx, self.teacher, self.times, "score")
-        real = ctx.roles[self.teacher].predict(x_t, t, event.cond).x0
-        fake = ctx.roles[self.critic].predict(x_t, t, event.cond).x0
+        real = consult(ctx.roles[self.teacher], x_t, t, event).x0
+        fake = consult(ctx.roles[self.critic], x_t, t, event).x0
         value = tree.mean(
             tree.tree_map(lambda r, f, x: (r - f) * ((r - x) - self.alpha * (r - f)), real, fake, event.x)
         )
@@ -189,7 +194,7 @@ class Denoise(Loss):
         t = self.times.draw(path, size, ctx.rng, f"{name}/time")
         noise = ctx.rng.normal_like(x0, stream=f"{name}/noise")
         x_t = path.noised(x0, noise, t)
-        said = role.predict(x_t, t, self._conditions(event, ctx, name))
+        said = role.predict(x_t, t, self._conditions(event, ctx, name), **role.inputs(event.scalars))
         view = said.kind if self.view == "value" else self.view
         truth = Prediction("x0", x0, x_t, t, path)
         wanted = noise if view == "eps" else getattr(truth, view)
@@ -262,7 +267,7 @@ class TeacherTarget(Loss):
     def terms(self, event: Event, ctx: Context) -> Terms:
         with torch.no_grad():
             x_t, t = renoised(event, ctx, self.teacher, self.times, "teacher_target")
-            said = ctx.roles[self.teacher].predict(x_t, t, event.cond, guidance=guidance_of(self.guidance))
+            said = consult(ctx.roles[self.teacher], x_t, t, event, guidance=guidance_of(self.guidance))
             target, level = said.x0, level_weight(self.level, said)
         return {"teacher_target": distance(self.metric, event.x, target, level)}
 
@@ -302,7 +307,7 @@ class _Adversarial(Loss):
             return x
         role = ctx.roles[self.features]
         time = role.denoiser.path.t_min if t is None else t
-        return role.predict(x, time, event.cond, taps=role.denoiser.taps).features
+        return consult(role, x, time, event, taps=role.denoiser.taps).features
 
     def judge(self, seen: Any, t: Tensor | None, event: Event, ctx: Context) -> Tensor:
         """Logits of what was seen: [B], or [B, K] of K heads or places."""
@@ -342,7 +347,7 @@ class AdversarialDiscriminator(_Adversarial):
         return (self.features, self.heads) if self.train_features and self.features else (self.heads,)
 
     def terms(self, event: Event, ctx: Context) -> Terms:
-        real, t = self.noised(event.targets["real"], ctx, "adversarial/real")
+        real, t = self.noised(event.real, ctx, "adversarial/real")
         with torch.set_grad_enabled(self.train_features):
             seen = self.look(real, t, event, ctx)
         on_real = self.judge(seen, t, event, ctx)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -85,6 +85,7 @@ class Paired(Trajectory):
     `meta["paired"]` are the answers, `targets["end"]` the teacher's end points for the same noises.
     """
 
+    conformance: ClassVar[dict[str, str]] = {"toy": "a phase before must have stored pairs"}
     generate: Generate = Generate()
     """How fresh samples are made, in one step."""
     joined: bool = True
@@ -125,6 +126,10 @@ class PairRegression(Loss):
 class Replay(Trajectory):
     """Another trajectory, fed with stored end points for data: training on a teacher's own samples."""
 
+    conformance: ClassVar[dict[str, str]] = {
+        "options": "what is inside is a trajectory of any class, which JSON cannot name",
+        "toy": "a phase before must have stored pairs",
+    }
     inner: Trajectory
     """What happens with them."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -21,6 +21,7 @@ class GridJumps(Trajectory):
     jump of the teacher's x_s; where σ_s = 0 the teacher's last x0 is copied by it.
     """
 
+    example: ClassVar[dict[str, Any]] = {"steps": 4}
     steps: int
     """N, the student's jumps from noise to data."""
     teacher: str = "teacher"
@@ -32,7 +33,7 @@ class GridJumps(Trajectory):
         student, path = ctx.roles["student"], ctx.roles["student"].denoiser.path
         t, m, s = self._times(batch, path, ctx)
         noise = batch.noise(ctx.rng, "halving/noise")
-        x_t = path.noised(batch.x, noise, t)
+        x_t = path.noised(batch.data, noise, t)
         scalars = draw_scalars(self.scalars, batch.size, ctx)
         target = path.inverse_jump(x_t, self._two_jumps(x_t, (t, m, s), batch, scalars, ctx), t, s)
         with torch.set_grad_enabled(attached):
@@ -42,10 +43,10 @@ class GridJumps(Trajectory):
         )
 
     def _times(self, batch: Batch, path: Any, ctx: Context) -> tuple[Any, Any, Any]:
-        first = tree.leaves(batch.x)[0]
+        first = tree.leaves(batch.data)[0]
         i = ctx.rng.integers(self.steps, batch.size, stream="halving/index").to(first)
         span = (path.t_max - path.t_min) / self.steps
-        return tuple(path.t_min + span * (i + ahead) for ahead in (1, 0.5, 0))  # type: ignore[return-value]
+        return tuple(path.t_min + span * (i + ahead) for ahead in (1, 0.5, 0))
 
     def _two_jumps(
         self, x: Any, times: tuple[Any, Any, Any], batch: Batch, scalars: Any, ctx: Context

@@ -89,9 +89,10 @@ class Generate(Trajectory):
         with torch.set_grad_enabled(attached):
             move = next(move for move in walk if move.n == k)
             x = ctx.through_lens(move.prediction.x0)
+        step = torch.full((tree.batch_size(x),), float(k), device=ctx.rng.device)
         yield Event(
             x, ctx.conditions(batch.cond, move.x), move.prediction.t, move.x, noise, move.prediction,
-            targets={} if batch.x is None else {"real": batch.x}, meta={"step": k},
+            targets={} if batch.x is None else {"real": batch.x}, scalars={"step": step}, meta={"step": k},
         )  # fmt: skip
 
 

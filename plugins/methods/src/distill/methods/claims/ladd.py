@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from distill.core import Claim, Denoiser, Engine, Event, Optimiser, Row, Sampler, Samples
+from distill.core import Claim, Denoiser, Engine, Event, Optimiser, Role, Row, Sampler, Samples
 from distill.methods import digits, ring8, toys
 from distill.methods.losses import AdversarialDiscriminator, AdversarialGenerator
 from distill.methods.networks import ProjectionHeads
@@ -16,6 +16,10 @@ from distill.methods.times import LogitNormalTimes, LogNormalTimes, Times
 
 HEADS = Optimiser(lr=1e-3, betas=(0, 0.99))
 STUDENT = Optimiser(lr=5e-4, betas=(0, 0.99), schedule="cosine")
+OPEN = (
+    "That high noise levels (m = 1) teach structure better: on 8 x 8 digits and this budget m = -1 is "
+    "ahead in accuracy too (0.98 against 0.73 on seed 0), as the pixel noise that m = 1 leaves hides the structure."
+)
 SAME: dict[str, Any] = {"student_optimiser": STUDENT, "heads_optimiser": HEADS}
 
 
@@ -58,6 +62,17 @@ def on_digits(seed: int, mean: float) -> digits.Scores:
     return digits.measure(run.roles["student"], run.sampler.with_steps(1), digits.classifier(seed), seed)
 
 
+def single_step(seed: int) -> digits.Scores:
+    """The teacher's own single step."""
+    teacher = Role("teacher", digits.teacher(seed, steps=2000))
+    return digits.measure(teacher, Sampler(steps=1), digits.classifier(seed), seed)
+
+
+def _excess(scores: digits.Scores) -> float:
+    """How far the energy of the highest frequencies is from that of the data."""
+    return abs(scores.detail - digits.detail(digits.load()[0]))
+
+
 def slope(engine: Engine) -> float:
     """Largest gradient of the student's term with respect to its sample, through the frozen teacher."""
     x = torch.zeros(64, 2, requires_grad=True)
@@ -74,7 +89,7 @@ def claim(seed: int) -> Claim:
     raw = ring8.measures(run.roles["teacher"], run.sampler, seed)
     kept = ring8.start(seed).state_dict()
     change = max(float((value - kept[name]).abs().max()) for name, value in teacher.state_dict().items())
-    high, low = on_digits(seed, 1.0), on_digits(seed, -1.0)
+    high, low, start = on_digits(seed, 1.0), on_digits(seed, -1.0), single_step(seed)
     return Claim(
         "ladd",
         "Heads on a frozen teacher's noised features train a student; their levels choose what it learns.",
@@ -84,9 +99,18 @@ def claim(seed: int) -> Claim:
             Row("energy distance over the teacher's single step", score["ed"] / raw["ed"], "<=", 0.2),
             Row("change of the teacher's weights", change, "<=", 0.0),
             Row("gradient through the teacher", slope(run), ">=", 1e-6),
-            Row("accuracy of digits, m = 1", high.accuracy, ">=", low.accuracy + 0.1, "m = -1, plus 0.1"),
-            Row("detail of digits, m = -1", low.detail, ">=", high.detail, "m = 1"),
+            Row(
+                "dFID of one-step digits, m = -1",
+                low.dfid,
+                "<=",
+                0.8 * start.dfid,
+                "0.8 x the teacher's single step",
+            ),
+            Row("recall of one-step digits, m = -1", low.recall, ">=", 0.5, "3-NN recall"),
+            Row("accuracy of one-step digits, m = -1", low.accuracy, ">=", 0.9),
+            Row("error of detail, m = -1", _excess(low), "<=", 0.5 * _excess(high), "0.5 x that of m = 1"),
         ),
         broken="",
-        settings=ring8.SETTINGS | {"seed": seed, "steps": 1500},
+        settings=ring8.SETTINGS
+        | {"seed": seed, "steps": "1500 on Ring-8, 600 on Digits-8", "not confirmed": OPEN},
     )

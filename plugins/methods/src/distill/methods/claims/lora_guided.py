@@ -11,7 +11,7 @@ from distill.methods.papers.guided_distillation import GuidedDistillation
 from distill.methods.papers.lora_guided import LoRAGuided
 from distill.methods.transforms import LoRA, merged
 
-STEPS, LR, RANK = 1200, 3e-3, 4
+STEPS, LR, RANK = 1000, 3e-3, 4
 
 
 def same_when_off(base: Denoiser, role: Role, seed: int) -> float:
@@ -25,11 +25,11 @@ def claim(seed: int) -> Claim:
     data, teacher = ring_of_pairs(seed)
     guided, plain = ends(teacher, seed, guidance=3.0), ends(teacher, seed)
     base = copy.deepcopy(teacher.denoiser)
-    everything = GuidedDistillation(w=(3, 3), match_steps=STEPS, steps=STEPS, end=64, lr=LR)
+    everything = GuidedDistillation(w=(3, 3), steps=STEPS, end=64, lr=LR)
     full = toys.train(everything, {"teacher": base}, data=data, seed=seed).roles["student"]
     engine = toys.train(
         LoRAGuided(w=3, lora=LoRA(rank=RANK), steps=STEPS, lr=LR),
-        {"teacher": teacher.module},
+        {"teacher": teacher.denoiser},
         data=data,
         seed=seed,
     )

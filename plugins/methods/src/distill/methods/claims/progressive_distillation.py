@@ -74,7 +74,7 @@ def claim(seed: int) -> Claim:
 
     plain = {n: measure(fitted, Sampler(steps=n)) for n in (2, 1)}
     method = ProgressiveDistillation(start=64, end=1, steps=STEPS, lr=LR)
-    engine = toys.train(method, {"teacher": fitted.module}, data=data, seed=seed, steps=STEPS * 3 // 4)
+    engine = toys.train(method, {"teacher": fitted.denoiser}, data=data, seed=seed, steps=STEPS * 3 // 4)
     student = engine.roles["student"]
     two = measure(student, Sampler(steps=2))
     one = measure(student, engine.run().sampler)
@@ -97,4 +97,8 @@ def claim(seed: int) -> Claim:
     )
 
 
-BROKEN = ""
+BROKEN = (
+    "The hand-over left out, so that every stage learns from the first teacher (seed 0): 2 jumps 0.337 of DDIM's SW "
+    "instead of 0.155, 1 jump 0.530 instead of 0.082. The target x0_T(x_m, m) in place of the inverse jump is not seen in "
+    "SW (0.067 against 0.070 of one step); the residual is there for it."
+)

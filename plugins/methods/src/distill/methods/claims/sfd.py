@@ -40,7 +40,7 @@ def claim(seed: int) -> Claim:
 
     def error(steps: int, **options: object) -> tuple[float, Sampler]:
         method = SFD(counts=(steps,), steps=STEPS, lr=LR, **{"solver": Heun(), **options})
-        roles = {"teacher": law, "student": copy.deepcopy(start.module)}
+        roles = {"teacher": law, "student": copy.deepcopy(start.denoiser)}
         engine = toys.train(method, roles, seed=seed)
         return toys.rmse(ends(engine.roles["student"], engine.sampler), truth), engine.sampler
 

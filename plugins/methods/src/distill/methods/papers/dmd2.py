@@ -9,6 +9,7 @@ from distill.core.plan import one_phase
 from distill.methods.losses import AdversarialDiscriminator, AdversarialGenerator, Denoise, ScoreDifference
 from distill.methods.networks import FeatureHeads
 from distill.methods.trajectories import Generate, sampler_at
+from distill.methods.transforms import ScalarInput
 
 
 class DMD2(Method):
@@ -22,6 +23,9 @@ class DMD2(Method):
     """The student's times, descending; one is a one-step student."""
     shares: tuple[float, ...] = ()
     """Probability of each time to be the one that is learnt at; equal if empty."""
+    critic_sees_step: bool = False
+    """Tell critic and discriminator which of the times made the sample. Not in the paper: there one critic knows the
+    mixture of all steps, and with small networks one step's error then offsets another's."""
     critic_updates: int = 5
     """Updates of critic and discriminator per update of the student."""
     score: ScoreDifference = ScoreDifference()
@@ -42,7 +46,9 @@ class DMD2(Method):
     """Optimiser of critic and discriminator."""
 
     def roles(self) -> dict[str, RoleSpec]:
-        roles = {"student": RoleSpec(copy_of="teacher"), "critic": RoleSpec(copy_of="teacher")}
+        step = (ScalarInput(scalar="step"),) if self.critic_sees_step else ()
+        critic = RoleSpec(copy_of="teacher", transforms=step)
+        roles = {"student": RoleSpec(copy_of="teacher"), "critic": critic}
         if self.generator.weight:
             roles["discriminator"] = RoleSpec(build=self.heads)
         if self.student_ema is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import Field
+
 from distill.core import (
     Context,
     Copy,
@@ -58,8 +60,8 @@ class GuidedDistillation(Method):
 
     w: tuple[float, float] = (1.0, 5.0)
     """Guidance weights that the student learns, drawn uniformly per sample."""
-    match_steps: int = 500
-    """Iterations of phase 1, of `steps`."""
+    match: float = Field(default=0.5, gt=0, lt=1)
+    """Share of the iterations that phase 1 gets; all of them where nothing is halved."""
     start: int = 64
     """Steps of the sampler that is halved."""
     end: int = 4
@@ -77,15 +79,16 @@ class GuidedDistillation(Method):
 
     def plan(self, teacher: Any) -> Plan:
         inputs = {"w": self.w}
+        first = self.steps if self.end == self.start else round(self.steps * self.match)
         match = Phase(
             name="match",
-            steps=self.match_steps,
+            steps=first,
             updates=(Update(trajectory=NoisedData(scalars=inputs), loss=MatchGuided()),),
             optimisers={"student": Optimiser(lr=self.lr, clip=1.0, schedule="linear")},
             at_end=(Copy(source="student", target="previous"),),
         )
         halving = () if self.end == self.start else stages(
-            self.start, self.end, self.steps - self.match_steps, lr=self.lr, level="truncated-snr",
+            self.start, self.end, self.steps - first, lr=self.lr, level="truncated-snr",
             first="previous", scalars=inputs,
         )  # fmt: skip
         sampler = jumps(self.end, w=self.sample_w)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from distill.core import Copy, Method, Optimiser, Phase, Plan, RoleSpec, Sampler, Update
+from distill.core.errors import RecipeError
 from distill.core.sampling import DDIM
 from distill.methods.losses import Match
 from distill.methods.teacher_paths import GridJumps
@@ -64,7 +65,7 @@ def halvings(start: int, end: int) -> list[int]:
     """start/2, start/4, ..., end."""
     counts = [start // 2**k for k in range(1, start.bit_length()) if start // 2**k >= end]
     if not counts or counts[-1] * 2 ** len(counts) != start or counts[-1] != end:
-        raise ValueError(f"start must be end times a power of two, not {start} for an end of {end}")
+        raise RecipeError(f"start must be end times a power of two, not {start} for an end of {end}")
     return counts
 
 

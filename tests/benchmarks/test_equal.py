@@ -1,0 +1,60 @@
+"""The two sides of every benchmark compute the same; their speed is no matter for tests."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+NAMES = ("table", "dmd2", "sampling", "memory", "quality")
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """The benchmarks' modules, which import each other as scripts do, and are forgotten afterwards."""
+    monkeypatch.syspath_prepend(FOLDER)
+    yield SimpleNamespace(**{name: importlib.import_module(name) for name in NAMES})
+    for name in NAMES:
+        sys.modules.pop(name)
+
+
+@pytest.mark.parametrize("network", ["UNet2DModel", "DiTTransformer2DModel"])
+def test_the_engine_does_what_a_loop_by_hand_does(bench, network):
+    ours, theirs = (side(bench.dmd2.teacher(network), 4) for side in (bench.dmd2.engine, bench.dmd2.ByHand))
+    assert bench.dmd2.gap_after(ours, theirs) < 1e-6
+    assert bench.dmd2.gap(ours, bench.dmd2.ByHand(bench.dmd2.teacher(network), 4)) > 3e-4
+
+
+@pytest.mark.filterwarnings("ignore")  # modelopt warns of versions and of what it imports
+def test_losses_and_gradients_are_those_of_modelopt(bench):
+    pytest.importorskip("modelopt", reason="nvidia-modelopt is optional")
+    loss, gradient = bench.dmd2.gaps_to_modelopt("DiTTransformer2DModel", 4)
+    assert loss < 1e-6 and gradient < 1e-6
+
+
+@pytest.mark.parametrize("loop", ["ddim", "flow"])
+def test_samples_are_those_of_diffusers(bench, loop):
+    ours, theirs = getattr(bench.sampling, loop)(5, 2)
+    images = ours()
+    assert images.std() > 0.1 and (images - theirs()).abs().max() < 1e-5
+
+
+def test_adapters_on_one_base_hold_less_than_half_of_three_copies(bench):
+    small = {"layers": 2, "heads": 2}
+    few, many = (bench.memory.peak(adapters, bench.memory.network(**small)) for adapters in (True, False))
+    weights = sum(4 * p.numel() for p in bench.memory.network(**small).parameters())
+    assert weights < few < 0.5 * many
+    assert many == pytest.approx(9 * weights, rel=0.001)
+
+
+def test_a_missed_bar_and_a_missing_number_are_told(bench):
+    slow = {"frechet": 1.0, "recall": 1.0, "ms/sample": 30.0}
+    fast = {"frechet": 2.0, "recall": 0.8, "ms/sample": 1.0}
+    rows = bench.quality.rows({"teacher, 64 steps": slow, "student, 1 step": fast})
+    assert [row.cells()[5] for row in rows] == ["MISSED", "MISSED", "met"]
+    assert bench.table.Row("what", 1.0, why="no peer").cells()[5:] == ("not measured", "no peer")
