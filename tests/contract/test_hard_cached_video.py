@@ -1,6 +1,8 @@
-"""A causal denoiser with a time per chunk and a key-value cache: forked, written without gradient, dropped (CausVid).
+"""A causal denoiser with a time per chunk and a key-value cache: forked, written without gradient, dropped
+(CausVid).
 
-Clips are frames [B, 6, 2] in chunks of two frames; a token attends to its own chunk and to all that came before.
+Clips are frames [B, 6, 2] in chunks of two frames; a token attends to its own chunk and to all that came
+before.
 """
 
 from __future__ import annotations
@@ -12,7 +14,21 @@ import torch
 from torch import nn
 
 from distill.core import (
-    Cache, Denoiser, Engine, Event, Mixture, Optimiser, Plan, Rng, Role, Roles, Samples, Trajectory, Update, batches, rollout,
+    Cache,
+    Denoiser,
+    Engine,
+    Event,
+    Mixture,
+    Optimiser,
+    Plan,
+    Rng,
+    Role,
+    Roles,
+    Samples,
+    Trajectory,
+    Update,
+    batches,
+    rollout,
 )  # fmt: skip
 from distill.core.paths import Flow
 from distill.core.plan import one_phase
@@ -58,7 +74,9 @@ class ChunkNoise(Trajectory):
 
 
 class ChunkRollout(Trajectory):
-    """The student's own clip, chunk by chunk: the last step of each carries gradient, what it leaves in the cache not."""
+    """The student's own clip, chunk by chunk: the last step of each carries gradient, what it leaves in
+    the cache not.
+    """
 
     def events(self, batch, ctx, *, attached):
         role, cache, chunks = ctx.roles["student"], Cache(), []
@@ -137,7 +155,9 @@ def test_an_evicted_cache_keeps_the_sink_and_the_window(noisy):
 
 
 def run(trajectory, loss, steps, student, teacher, data, lr=3e-3):
-    plan = Plan(phases=one_phase([Update(trajectory=trajectory, loss=loss)], steps, {"student": Optimiser(lr=lr)}))
+    plan = Plan(
+        phases=one_phase([Update(trajectory=trajectory, loss=loss)], steps, {"student": Optimiser(lr=lr)})
+    )
     roles = Roles({"student": Role("student", student), "teacher": Role("teacher", teacher)})
     return Engine(roles, plan, partial(_batches, data), seed=0).run()
 
@@ -164,7 +184,9 @@ def test_what_a_rollout_leaves_behind_carries_no_gradient():
     noise, cache = Rng(0).normal(256, FRAMES, SIZE, stream="roll/noise"), Cache()
     for part in noise.split(CHUNK, 1):
         for t, s in zip(TIMES, (*TIMES[1:], 0.0), strict=True):
-            part = twin.path.jump(part.detach(), twin.predict(part.detach(), t, cache=cache).x0, *map(torch.tensor, (t, s)))
+            part = twin.path.jump(
+                part.detach(), twin.predict(part.detach(), t, cache=cache).x0, *map(torch.tensor, (t, s))
+            )
         chunks.append(part)
         cache = context.predict(part.detach(), 0.0, cache=cache).cache.detach()
     alone = torch.autograd.grad(torch.cat(chunks, 1).square().mean(), twin.parameters(), allow_unused=True)

@@ -1,4 +1,6 @@
-"""A phase that fits instead of training: its artefact belongs to the student, is saved with it and resumed (D-ODE)."""
+"""A phase that fits instead of training: its artefact belongs to the student, is saved with it and resumed
+(D-ODE).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ FINER = 10
 
 
 class FitCorrection(Fit):
-    """λ_k of `D_k + λ_k (D_k − D_{k−1})` by least squares along a finer roll-out, each from the corrected state before."""
+    """λ_k of `D_k + λ_k (D_k − D_{k−1})` by least squares along a finer roll-out, each from the corrected
+    state before.
+    """
 
     def fit(self, batch, ctx, sampler):
         role = ctx.roles["teacher"]
@@ -66,7 +70,11 @@ def error(sampler):
 
 
 def test_the_artefact_halves_the_error_on_unseen_noise(fitted):
-    assert isinstance(fitted.solver, Corrected) and fitted.solver.factors[0] == 0 and len(fitted.solver.factors) == 6
+    assert (
+        isinstance(fitted.solver, Corrected)
+        and fitted.solver.factors[0] == 0
+        and len(fitted.solver.factors) == 6
+    )
     assert error(fitted) < 0.5 * error(BASE)
 
 
@@ -108,7 +116,9 @@ def test_a_run_that_stopped_in_the_phase_after_keeps_it(fitted, tmp_path):
 
 
 def test_a_corrected_roll_out_is_what_the_solver_says(fitted):
-    """One step by hand: the prediction is pushed along its last change, and the base solver moves the state."""
+    """One step by hand: the prediction is pushed along its last change, and the base solver moves the
+    state.
+    """
     role = Role("teacher", teacher())
     x, times = role.denoiser.path.prior(Rng(3).normal(4, 2)), fitted.grid_for(role.denoiser.path)
     moves = list(rollout(role, x, times, solver=fitted.solver))

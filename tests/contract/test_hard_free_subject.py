@@ -1,4 +1,6 @@
-"""No student network: 2-D Gaussians moved through a renderer by an image teacher (score distillation, CFD, DSD)."""
+"""No student network: 2-D Gaussians moved through a renderer by an image teacher (score distillation, CFD,
+DSD).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,18 @@ import torch
 from torch import nn
 
 from distill.core import (
-    Batch, Engine, Lens, Loss, Mixture, Optimiser, Plan, Rng, Role, Roles, Subject, Update,
+    Batch,
+    Engine,
+    Lens,
+    Loss,
+    Mixture,
+    Optimiser,
+    Plan,
+    Rng,
+    Role,
+    Roles,
+    Subject,
+    Update,
 )  # fmt: skip
 from distill.core.paths import Flow
 from distill.core.plan import one_phase
@@ -42,7 +55,10 @@ class Gaussians(Subject):
         self.register_buffer("steps", torch.zeros(()))
 
     def materialise(self, batch, rng):
-        return {"place": self.place[None].expand(batch.size, -1, -1), "colour": self.colour[None].expand(batch.size, -1)}
+        return {
+            "place": self.place[None].expand(batch.size, -1, -1),
+            "colour": self.colour[None].expand(batch.size, -1),
+        }
 
 
 class Splitting(Gaussians):
@@ -59,7 +75,9 @@ class Splitting(Gaussians):
 
 
 class CleanFlow(Loss):
-    """The score difference against one noise that stays with the subject, at times that fall: a diffusion ODE (CFD)."""
+    """The score difference against one noise that stays with the subject, at times that fall: a diffusion
+    ODE (CFD).
+    """
 
     def terms(self, event, ctx):
         teacher = ctx.roles["teacher"]
@@ -112,10 +130,15 @@ def test_the_renderer_is_moved_by_the_vector_jacobian_product_of_the_score_diffe
     SDS.terms(event, engine.ctx)["score_difference"].sum().backward()
     rng, path = Rng(0), teacher.path
     t = SDS.times.draw(path, 1, rng, "score/time")
-    residual = event.x - teacher.predict(path.noised(event.x, rng.normal(1, PIXELS, PIXELS, stream="score/noise"), t), t).x0
+    residual = (
+        event.x
+        - teacher.predict(path.noised(event.x, rng.normal(1, PIXELS, PIXELS, stream="score/noise"), t), t).x0
+    )
     twin = gaussians()
     by_hand = torch.autograd.grad(
-        Splats()(twin.materialise(Batch(1), rng)), [twin.place, twin.colour], residual.detach() / residual.numel()
+        Splats()(twin.materialise(Batch(1), rng)),
+        [twin.place, twin.colour],
+        residual.detach() / residual.numel(),
     )
     torch.testing.assert_close([subject.place.grad, subject.colour.grad], list(by_hand))
 
@@ -130,7 +153,9 @@ def test_a_score_difference_moves_the_gaussians_to_a_scene_of_the_teacher(teache
 
 
 def test_the_noise_of_the_subject_decides_the_scene(teacher):
-    """From one symmetric start, each seed ends in the scene that the teacher's own ODE finds from that noise (CFD)."""
+    """From one symmetric start, each seed ends in the scene that the teacher's own ODE finds from that
+    noise (CFD).
+    """
     found, expected = [], []
     for seed in range(6):
         corners = torch.cat([scene["place"] for scene in SCENES])
@@ -151,6 +176,12 @@ def test_gaussians_may_split_between_two_steps_and_the_run_resumes(teacher, tmp_
     half.run(15)
     saved = half.save()
     born = half.roles["student"].module.place.detach().clone()
-    again = engine_for(gaussians(Splitting), teacher, 30, SDS, tmp_path).resume(saved).run().roles["student"].module
+    again = (
+        engine_for(gaussians(Splitting), teacher, 30, SDS, tmp_path)
+        .resume(saved)
+        .run()
+        .roles["student"]
+        .module
+    )
     assert len(born) == 3 and (again.place - born).abs().amax(1).min() > 0.01
     assert torch.equal(again.place, whole.place) and torch.equal(again.colour, whole.colour)

@@ -7,7 +7,21 @@ import torch
 from torch import nn
 
 from distill.core import (
-    Context, Denoiser, Engine, Lens, Method, Mixture, Optimiser, Plan, Rng, Role, RoleSpec, Samples, Update, assemble, batches,
+    Context,
+    Denoiser,
+    Engine,
+    Lens,
+    Method,
+    Mixture,
+    Optimiser,
+    Plan,
+    Rng,
+    Role,
+    RoleSpec,
+    Samples,
+    Update,
+    assemble,
+    batches,
 )  # fmt: skip
 from distill.core.paths import Flow
 from distill.core.plan import one_phase
@@ -70,7 +84,9 @@ def clip_student():
 
 def engine(teacher, steps):
     method = FromImages(steps=steps)
-    roles = assemble(method, {"teacher": Role("teacher", teacher), "student": Role("student", clip_student())})
+    roles = assemble(
+        method, {"teacher": Role("teacher", teacher), "student": Role("student", clip_student())}
+    )
     data = Samples(label=torch.arange(64) % 2)
     source = lambda start: batches(data, 64, start=start, shape=(FRAMES, SIZE))  # noqa: E731
     return Engine(roles, method.plan(None), source, lens=Frames())
@@ -85,7 +101,9 @@ def test_the_event_is_in_the_teachers_modality(image_teacher):
 
 
 def test_gradient_goes_back_through_the_lens_to_every_frame(image_teacher):
-    """By the chain rule: the gradient of the clip is the score difference of each of its frames, seen alone."""
+    """By the chain rule: the gradient of the clip is the score difference of each of its frames, seen
+    alone.
+    """
     run = engine(image_teacher, 1)
     event = next(Generate().events(next(run.data(0)), run.ctx, attached=True))
     clip = event.prediction.x0

@@ -1,4 +1,5 @@
-"""Ragged point clouds in one batch, and two roll-outs of one student ranked by a metric without gradient (LiDAR-DPO).
+"""Ragged point clouds in one batch, and two roll-outs of one student ranked by a metric without gradient
+(LiDAR-DPO).
 
 A scan is noised in place, `x_t = x + t ε`: points keep where they are, and no cloud is padded.
 """
@@ -13,8 +14,25 @@ import torch
 from torch import nn
 
 from distill.core import (
-    Batch, Context, Denoiser, Engine, Event, Loss, Method, Optimiser, Plan, Ragged, Rng, Role, Roles, RoleSpec, Trajectory,
-    Update, assemble, batches, tree,
+    Batch,
+    Context,
+    Denoiser,
+    Engine,
+    Event,
+    Loss,
+    Method,
+    Optimiser,
+    Plan,
+    Ragged,
+    Rng,
+    Role,
+    Roles,
+    RoleSpec,
+    Trajectory,
+    Update,
+    assemble,
+    batches,
+    tree,
 )  # fmt: skip
 from distill.core.paths import Karras
 from distill.core.plan import one_phase
@@ -101,7 +119,11 @@ def test_clouds_in_one_batch_are_what_they_are_alone():
     noisy, student = PATH.noised(x, Rng(2).normal_like(x), t), denoiser()
     together = tree.mean(tree.tree_map(torch.square, student.predict(noisy, t).x0))
     alone = [
-        tree.mean(tree.tree_map(torch.square, student.predict(tree.index(noisy, torch.tensor([row])), t[row : row + 1]).x0))
+        tree.mean(
+            tree.tree_map(
+                torch.square, student.predict(tree.index(noisy, torch.tensor([row])), t[row : row + 1]).x0
+            )
+        )
         for row in range(16)
     ]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-6, rtol=1e-5)
@@ -130,7 +152,9 @@ def chamfer(a: Ragged, b: Ragged) -> torch.Tensor:
 
 
 class Pairs(Trajectory):
-    """Two completions of each scan, from noises of two scales; the better one by the metric is the event's state."""
+    """Two completions of each scan, from noises of two scales; the better one by the metric is the event's
+    state.
+    """
 
     sign: int = 1
     """−1 swaps winners and losers."""
@@ -146,7 +170,9 @@ class Pairs(Trajectory):
 
 
 class Preference(Loss):
-    """Pull the winner towards the teacher, push the loser away: a score difference each, with a critic of its own."""
+    """Pull the winner towards the teacher, push the loser away: a score difference each, with a critic of
+    its own.
+    """
 
     def terms(self, event, ctx):
         t = LEVELS.draw(PATH, tree.batch_size(event.x), ctx.rng, "preference/time")
@@ -179,7 +205,9 @@ class PairMethod(Method):
     def plan(self, teacher):
         pairs = Pairs(sign=self.sign)
         losses = (Preference(), denoise("winner"), DenoiseLoser(**denoise("loser").model_dump()))
-        optimisers = {name: Optimiser(lr=rate) for name, rate in (("student", 5e-4), ("winner", 2e-3), ("loser", 2e-3))}
+        optimisers = {
+            name: Optimiser(lr=rate) for name, rate in (("student", 5e-4), ("winner", 2e-3), ("loser", 2e-3))
+        }
         updates = [Update(trajectory=pairs, loss=loss) for loss in losses]
         return Plan(phases=one_phase(updates, self.steps, optimisers))
 
@@ -192,7 +220,9 @@ def pair_engine(teacher, **options):
 
 def student_gradient(engine):
     batch = next(loader(0, 8))
-    event = next(Pairs(sign=engine.plan.phases[0].updates[0].trajectory.sign).events(batch, engine.ctx, attached=True))
+    event = next(
+        Pairs(sign=engine.plan.phases[0].updates[0].trajectory.sign).events(batch, engine.ctx, attached=True)
+    )
     total = Preference().terms(event, engine.ctx)["preference"].mean()
     return torch.cat([g.flatten() for g in torch.autograd.grad(total, engine.roles["student"].parameters())])
 
@@ -234,7 +264,12 @@ def test_the_pair_moves_student_and_critics_in_one_iteration(teacher):
     engine = pair_engine(network, steps=30)
     before = {name: {k: v.clone() for k, v in role.tensors().items()} for name, role in engine.roles.items()}
     engine.run()
-    moved = {name for name, role in engine.roles.items() for k, v in role.tensors().items() if not torch.equal(v, before[name][k])}
+    moved = {
+        name
+        for name, role in engine.roles.items()
+        for k, v in role.tensors().items()
+        if not torch.equal(v, before[name][k])
+    }
     assert moved == {"student", "winner", "loser"}
 
 

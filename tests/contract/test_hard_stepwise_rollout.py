@@ -6,7 +6,20 @@ from itertools import pairwise
 
 import torch
 
-from distill.core import Batch, Engine, Event, Optimiser, Plan, Rng, Role, Roles, Trajectory, Update, rollout, tree
+from distill.core import (
+    Batch,
+    Engine,
+    Event,
+    Optimiser,
+    Plan,
+    Rng,
+    Role,
+    Roles,
+    Trajectory,
+    Update,
+    rollout,
+    tree,
+)
 from distill.core.paths import Flow
 from distill.core.plan import one_phase
 from distill.core.sampling import DPM, finish
@@ -31,7 +44,9 @@ class Stepwise(Trajectory):
         for n in range(3):
             move = walk.send(sent)
             WATCHED.append(weights(ctx.roles["student"].module))
-            yield Event(move.next, t=move.t, x_t=move.x, targets={"x": route[4 * n + 3].next}, meta={"step": n})
+            yield Event(
+                move.next, t=move.t, x_t=move.x, targets={"x": route[4 * n + 3].next}, meta={"step": n}
+            )
             sent = tree.detach(move.next)
 
 

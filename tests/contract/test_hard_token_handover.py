@@ -1,6 +1,7 @@
 """Tokens on an absorbing path, a loss on logits, and a student that becomes the teacher every N steps (SDTT).
 
-Two tokens of two symbols with a known joint; a tabular network holds one row of logits for each pair of symbols.
+Two tokens of two symbols with a known joint; a tabular network holds one row of logits for each pair of
+symbols.
 """
 
 from __future__ import annotations
@@ -10,7 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from distill.core import (
-    Batch, Copy, Denoiser, DistillError, Engine, Event, Loss, Optimiser, Plan, Rng, Role, Roles, Trajectory, Update,
+    Batch,
+    Copy,
+    Denoiser,
+    DistillError,
+    Engine,
+    Event,
+    Loss,
+    Optimiser,
+    Plan,
+    Rng,
+    Role,
+    Roles,
+    Trajectory,
+    Update,
 )  # fmt: skip
 from distill.core.paths import Absorbing
 from distill.core.plan import one_phase
@@ -38,12 +52,17 @@ def exact() -> Denoiser:
     rows = torch.zeros(3, 3, 2, 2)
     rows[2, 2] = torch.stack([JOINT.sum(1), JOINT.sum(0)])
     for seen in (0, 1):
-        rows[seen, 2, 1], rows[2, seen, 0] = JOINT[seen] / JOINT[seen].sum(), JOINT[:, seen] / JOINT[:, seen].sum()
+        rows[seen, 2, 1], rows[2, seen, 0] = (
+            JOINT[seen] / JOINT[seen].sum(),
+            JOINT[:, seen] / JOINT[:, seen].sum(),
+        )
     return Denoiser(Table(rows.clamp_min(1e-9).log()), PATH, "logits", shape=(2,))
 
 
 class TwoSteps(Trajectory):
-    """Two steps of the teacher from tokens that are all masked: each token's target is what was said when it appeared."""
+    """Two steps of the teacher from tokens that are all masked: each token's target is what was said when
+    it appeared.
+    """
 
     keep: float = 0.5
     """Time after the first step; the second unmasks the rest."""
@@ -75,7 +94,10 @@ class Divergence(Loss):
 def engine(loss, steps, *actions, lr=0.02, size=512):
     plan = Plan(
         phases=one_phase(
-            [Update(trajectory=TwoSteps(), loss=loss)], steps, {"student": Optimiser(lr=lr, schedule="cosine")}, actions=actions
+            [Update(trajectory=TwoSteps(), loss=loss)],
+            steps,
+            {"student": Optimiser(lr=lr, schedule="cosine")},
+            actions=actions,
         )
     )
     roles = Roles({name: Role(name, exact()) for name in ("teacher", "student")})
@@ -100,7 +122,9 @@ def geometric() -> float:
 
 @pytest.mark.parametrize(("loss", "fixed"), [(Divergence(reverse=False), 0.65), (Divergence(), geometric())])
 def test_the_student_finds_the_fixed_point_of_its_divergence(loss, fixed):
-    """Forward KL: the mean of the targets, which is the teacher's own marginal. Reverse: their geometric mean."""
+    """Forward KL: the mean of the targets, which is the teacher's own marginal. Reverse: their geometric
+    mean.
+    """
     run = engine(loss, 250).run()
     assert first_token(run.roles["student"]) == pytest.approx(fixed, abs=4e-3)
 
@@ -108,7 +132,9 @@ def test_the_student_finds_the_fixed_point_of_its_divergence(loss, fixed):
 def test_the_student_becomes_the_teacher_every_so_many_steps():
     run = engine(Divergence(), 12, Copy(every=5))
     seen = []
-    run.on_step = lambda engine, _: seen.append(engine.roles["teacher"].module.network.rows[2, 2].detach().clone())
+    run.on_step = lambda engine, _: seen.append(
+        engine.roles["teacher"].module.network.rows[2, 2].detach().clone()
+    )
     run.run()
     changes = [n + 1 for n in range(1, 12) if not torch.equal(seen[n], seen[n - 1])]
     assert changes == [5, 10] and torch.equal(seen[0], exact().network.rows[2, 2])
@@ -116,7 +142,11 @@ def test_the_student_becomes_the_teacher_every_so_many_steps():
 
 def test_after_the_hand_over_the_teacher_speaks_as_the_student_did():
     run = engine(Divergence(), 250, Copy(every=250)).run()
-    assert first_token(run.roles["teacher"]) == first_token(run.roles["student"]) != pytest.approx(0.65, abs=1e-3)
+    assert (
+        first_token(run.roles["teacher"])
+        == first_token(run.roles["student"])
+        != pytest.approx(0.65, abs=1e-3)
+    )
 
 
 def test_a_token_path_loses_tokens_at_the_rate_of_its_time():

@@ -133,14 +133,20 @@ class Thing(Pull):
 """
 MEDDLING = """def terms(self, event, ctx):
         ctx.roles['critic'].module.place.data += 1"""
-HIDDEN = "self.layer = nn.Linear(3, 2); w = torch.randn(1); self.layer.register_forward_hook(lambda m, a, o: o + w)"
+HIDDEN = """self.layer = nn.Linear(3, 2); w = torch.randn(1)
+        self.layer.register_forward_hook(lambda m, a, o: o + w)"""
 PUSHING = '{"still": 0 * ctx.roles["teacher"].module.place.data.add_(1).sum() + '
 BROKEN = [
     ("loss", "resolves", "Thing = Still", "Thing = Own"),
     ("loss", "described", '"""Draws the student\'s states to the origin."""', ""),
     ("denoiser", "described", '    """Units."""\n', ""),
     ("denoiser", "options", "    width: int = 4\n", "    width: int\n"),
-    ("denoiser", "options", "    width: int = 4", "    model_config = {'extra': 'ignore'}\n    width: int = 4"),
+    (
+        "denoiser",
+        "options",
+        "    width: int = 4",
+        "    model_config = {'extra': 'ignore'}\n    width: int = 4",
+    ),
     ("denoiser", "shape", "return self.layer(torch.cat([x, t[:, None]], 1))", "return torch.cat([x, x], 1)"),
     ("denoiser", "shape", "t[:, None]], 1))", "t[:, None]], 1)).double()"),
     ("denoiser", "times", "t[:, None]", "t[:1, None].expand(len(x), 1)"),
@@ -153,12 +159,22 @@ BROKEN = [
     ("trajectory", "toy/moves", "Event(said.x0", "Event(said.x0 + ctx.roles['critic'].predict(x, 0.9).x0"),
     ("loss", "toy/terms", "tree.mean(tree.tree_map(torch.square, event.x))", "event.x"),
     ("loss", "toy/determinism", "torch.square, event.x)", "torch.square, event.x + torch.randn(8, 2))"),
-    ("loss", "toy/moves", "def terms(self, event, ctx):", f"needs: ClassVar = ('student', 'critic')\n\n    {MEDDLING}"),
+    (
+        "loss",
+        "toy/moves",
+        "def terms(self, event, ctx):",
+        f"needs: ClassVar = ('student', 'critic')\n\n    {MEDDLING}",
+    ),
     ("method", "toy/roles", "Thing = Pull", REPLANNED),
     ("method", "toy/iterations", '{"still": ', PUSHING),
     ("method", "toy/resume", "batch.noise(ctx.rng)", "batch.noise(ctx.rng) * len(COUNT.append(1) or COUNT)"),
     ("lens", "toy/lens", "2 * state", "2 * state.detach()"),
-    ("transform", "toy/transform", "        pass", "        roles[name].module.network.outlet = nn.Linear(16, 3)"),
+    (
+        "transform",
+        "toy/transform",
+        "        pass",
+        "        roles[name].module.network.outlet = nn.Linear(16, 3)",
+    ),
     ("dataset", "samples", "torch.arange(8.0).view(4, 2)", "torch.zeros(1, 2)"),
     ("dataset", "samples", "Samples(x=", "Samples(y="),
     ("metric", "measure", ".abs())", ".abs()) + float(torch.rand(()))"),
@@ -194,7 +210,9 @@ def test_a_sound_component_passes(plugin, kind):
     assert failures(plugin(kind, GOOD[kind])) == {}
 
 
-@pytest.mark.parametrize(("kind", "check", "old", "new"), BROKEN, ids=[f"{b[0]}-{b[1]}-{n}" for n, b in enumerate(BROKEN)])
+@pytest.mark.parametrize(
+    ("kind", "check", "old", "new"), BROKEN, ids=[f"{b[0]}-{b[1]}-{n}" for n, b in enumerate(BROKEN)]
+)
 def test_a_fault_is_found_by_its_check(plugin, kind, check, old, new):
     assert old in HEAD + GOOD[kind]
     registry = plugin(kind, GOOD[kind].replace(old, new), HEAD.replace(old, new))
@@ -215,15 +233,21 @@ class Thing(Loss):
         return ("student", "teacher", "critic")
 
     def terms(self, event, ctx):
-        said = [ctx.roles[r].ask(event.x.detach() + ctx.rng.normal(8, 2), 0.5).x0 for r in ("critic", "teacher")]
+        asked = [(name, event.x.detach() + ctx.rng.normal(8, 2)) for name in ("critic", "teacher")]
+        said = [ctx.roles[name].ask(x_t, 0.5).x0 for name, x_t in asked]
         return {"x": (event.x * (said[0] - said[1])).mean(1)}
 '''
     assert "the gradient is" in failures(plugin("loss", source))["toy/exact-teacher"]
 
 
 def test_a_declared_gap_is_named_with_its_reason(plugin):
-    source = GOOD["lens"].replace("2 * state", "1 / 0").replace(
-        "    def __call__", "    conformance: ClassVar[dict[str, str]] = {'toy': 'it looks at scenes'}\n\n    def __call__"
+    source = (
+        GOOD["lens"]
+        .replace("2 * state", "1 / 0")
+        .replace(
+            "    def __call__",
+            "    conformance: ClassVar[dict[str, str]] = {'toy': 'it looks at scenes'}\n\n    def __call__",
+        )
     )
     registry = plugin("lens", source)
     assert failures(registry) == {}
@@ -235,7 +259,8 @@ def test_a_declared_gap_is_named_with_its_reason(plugin):
 
 def test_a_gap_without_a_reason_is_a_failure(plugin):
     source = GOOD["lens"].replace(
-        "    def __call__", "    conformance: ClassVar[dict[str, str]] = {'toy/lens': ' '}\n\n    def __call__"
+        "    def __call__",
+        "    conformance: ClassVar[dict[str, str]] = {'toy/lens': ' '}\n\n    def __call__",
     )
     assert "without a reason" in failures(plugin("lens", source))["toy/lens"]
 

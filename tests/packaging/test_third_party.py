@@ -1,4 +1,6 @@
-"""A stranger's plugin: installed with plain pip into an environment of its own, and used by the unchanged command line."""
+"""A stranger's plugin: installed with plain pip into an environment of its own, and used by the unchanged
+command line.
+"""
 
 from __future__ import annotations
 
@@ -37,12 +39,20 @@ def run(env, *arguments) -> str:
 def test_it_stands_outside_the_workspace():
     root = SMELL.parents[2]
     assert "third_party" not in (root / "pyproject.toml").read_text()
-    assert not any(b"smell" in path.read_bytes() for path in (root / "core/src").rglob("*.py") if path.parent.name != "testing")
+    assert not any(
+        b"smell" in path.read_bytes()
+        for path in (root / "core/src").rglob("*.py")
+        if path.parent.name != "testing"
+    )
     assert not (SMELL / "src/distill").exists()
 
 
 def test_it_is_listed_and_shown(stranger):
-    found = {entry["kind"]: entry for entry in json.loads(run(stranger, "list", "--json")) if entry["plugin"] == "smell"}
+    found = {
+        entry["kind"]: entry
+        for entry in json.loads(run(stranger, "list", "--json"))
+        if entry["plugin"] == "smell"
+    }
     assert {kind: entry["name"] for kind, entry in found.items()} == PARTS
     assert {entry["distribution"] for entry in found.values()} == {"distill-smell"}
     shown = run(stranger, "show", "sniff")
@@ -79,5 +89,7 @@ def test_it_passes_the_conformance_kit(stranger):
 
 
 def test_its_own_tests_pass(stranger):
-    done = stranger.python("-m", "pytest", "-q", "-p", "no:cacheprovider", SMELL / "tests", OMP_NUM_THREADS="1")
+    done = stranger.python(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", SMELL / "tests", OMP_NUM_THREADS="1"
+    )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -243,9 +243,9 @@ def reproduce(
     out: Annotated[Path | None, _out("The folder for tables and JSON.")] = None,
 ) -> None:
     """Measure what papers claim. Method against baseline; exit code 1 if a claim does not hold."""
-    from distill.core import commands
+    from distill.core.reproduce import reproduce as run_reproduce
 
-    commands.reproduce(names or [], all_, seeds, out)
+    run_reproduce(names or [], all_, seeds, out)
 
 
 @app.command()

@@ -165,7 +165,10 @@ class Overshoot(Options):
 
 
 class DPM(Options):
-    """DPM-Solver++ multistep in data prediction (Lu et al. 2022, arXiv:2211.01095); order 1 is DDIM."""
+    """DPM-Solver++ multistep in data prediction (Lu et al. 2022, arXiv:2211.01095); order 1 is DDIM.
+
+    Order 3 is what diffusers calls so: its coefficients and its first-order start, hence second order in the limit.
+    """
 
     name: Literal["dpm"] = "dpm"
     order: Literal[1, 2, 3] = 2

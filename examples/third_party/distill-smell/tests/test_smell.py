@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from smell.odours import ODOURS, Odours, readings, sniff
+
 from distill.core import Rng
 from distill.core.testing import component_checks
-from smell.odours import ODOURS, Odours, readings, sniff
 
 
 @pytest.mark.parametrize("check", [pytest.param(run, id=name) for name, run in component_checks("smell")])

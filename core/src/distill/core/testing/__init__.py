@@ -6,10 +6,14 @@ From the command line, `distill check PLUGIN`. From pytest, one test a check::
     def test_conforms(name, check):
         check()
 
-Losses, trajectories, transforms and methods are run on a toy: the exact denoiser of two Gaussians teaches a tiny
-perceptron that can play any part. A component that needs more than its default options says so in a class attribute
-`example`; one to which a check does not apply names it with the reason, `conformance = {"toy": "needs a scene"}`,
-where the part before a slash stands for all checks of that group. Each check says why it exists and how to mend it.
+Losses, trajectories, transforms and methods are run on a toy: the exact denoiser of two Gaussians teaches a
+tiny
+perceptron that can play any part. A component that needs more than its default options says so in a class
+attribute
+`example`; one to which a check does not apply names it with the reason, `conformance = {"toy": "needs a
+scene"}`,
+where the part before a slash stands for all checks of that group. Each check says why it exists and how to
+mend it.
 """
 
 from distill.core.testing import denoisers, learning, parts  # noqa: F401  # they add their checks

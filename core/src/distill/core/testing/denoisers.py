@@ -57,7 +57,8 @@ class Trial:
 def check_shape(case: Case) -> None:
     """A prediction has the structure, shape and dtype of the state; the arithmetic of paths depends on it.
 
-    Mend: crop what the network pads, split off learnt variances, and cast back what it computes in half precision.
+    Mend: crop what the network pads, split off learnt variances, and cast back what it computes in half
+    precision.
     """
     trial = Trial.of(case)
     said = trial.ask(trial.all)
@@ -93,7 +94,8 @@ def check_permutation(case: Case) -> None:
 
 @check("randomness", "denoiser")
 def check_denoiser_randomness(case: Case) -> None:
-    """A network that draws random numbers in evaluation, or from the global generator, spoils seeds everywhere.
+    """A network that draws random numbers in evaluation, or from the global generator, spoils seeds
+    everywhere.
 
     Mend: take noise as an input; turn dropout off in `eval()`.
     """
@@ -115,12 +117,15 @@ def check_serialisation(case: Case) -> None:
     content = save({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()})
     twin = Trial.of(case)
     Role("student", twin.denoiser).load(load(content))
-    ensure(equal(trial.ask(trial.all).value, twin.ask(twin.all).value), "loaded weights give other predictions")
+    ensure(
+        equal(trial.ask(trial.all).value, twin.ask(twin.all).value), "loaded weights give other predictions"
+    )
 
 
 @check("taps", "denoiser")
 def check_taps(case: Case) -> None:
-    """Discriminators look at the features that a denoiser names; each name must give a tensor with a sample axis.
+    """Discriminators look at the features that a denoiser names; each name must give a tensor with a sample
+    axis.
 
     Mend: name submodules that exist and that every call runs through.
     """
@@ -128,4 +133,7 @@ def check_taps(case: Case) -> None:
     features = trial.ask(trial.all, taps=trial.denoiser.taps).features
     for name in trial.denoiser.taps:
         ensure(name in features, f"the tap {name!r} gives nothing: the network does not call that part")
-        ensure(isinstance(features[name], Tensor) and len(features[name]) == 3, f"the tap {name!r} gives no [B, ...]")
+        ensure(
+            isinstance(features[name], Tensor) and len(features[name]) == 3,
+            f"the tap {name!r} gives no [B, ...]",
+        )

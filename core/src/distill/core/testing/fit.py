@@ -39,7 +39,10 @@ def untouched(run: Callable[[], Any]) -> Any:
     """What a function returns, which must leave the global random generator alone."""
     before = torch.get_rng_state()
     result = run()
-    ensure(torch.equal(before, torch.get_rng_state()), "it draws from torch's global generator: draw from ctx.rng")
+    ensure(
+        torch.equal(before, torch.get_rng_state()),
+        "it draws from torch's global generator: draw from ctx.rng",
+    )
     return result
 
 

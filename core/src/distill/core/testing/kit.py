@@ -85,7 +85,9 @@ class Case:
             if "samples" not in source.conformance:
                 samples = source.make().open()
                 fields = collate([samples[row % len(samples)] for row in range(size)])
-                return Batch(size, fields["x"], {name: value for name, value in fields.items() if name != "x"})
+                return Batch(
+                    size, fields["x"], {name: value for name, value in fields.items() if name != "x"}
+                )
         for builder in self.kin("denoiser"):
             return Batch(size, Batch(size, shape=builder.make().build().shape).noise(Rng(0)))
         return toy_batch(size)
@@ -109,11 +111,14 @@ def check(name: str, *kinds: str) -> Callable[[Run], Run]:
 def component_checks(plugin: str, registry: Registry | None = None) -> list[tuple[str, Callable[[], None]]]:
     """The checks of a plugin and its components as (id, function).
 
-    A failure raises; what does not apply raises `unittest.SkipTest` with the reason, which pytest reports as a skip.
+    A failure raises; what does not apply raises `unittest.SkipTest` with the reason, which pytest reports as
+    a skip.
     """
     registry = registry or default_registry()
     record = registry.require(plugin)
-    checks: list[tuple[str, Callable[[], None]]] = [(f"{plugin}: lazy", partial(check_lazy, record.entry_point))]
+    checks: list[tuple[str, Callable[[], None]]] = [
+        (f"{plugin}: lazy", partial(check_lazy, record.entry_point))
+    ]
     for entry in registry.components():
         if entry.plugin.name == plugin:
             case = Case(entry, registry)
@@ -129,7 +134,9 @@ def _apply(case: Case, name: str, run: Run) -> None:
     declared = case.conformance
     reason = declared.get(name, declared.get(name.partition("/")[0]))
     if reason is not None:
-        ensure(reason.strip(), f"`conformance` leaves out {name!r} without a reason: say why it does not apply")
+        ensure(
+            reason.strip(), f"`conformance` leaves out {name!r} without a reason: say why it does not apply"
+        )
         raise unittest.SkipTest(reason)
     run(case)
 
@@ -151,7 +158,8 @@ def check_plugin(plugin: str, *, registry: Registry | None = None) -> Iterator[R
 def check_lazy(entry_point: str) -> None:
     """Importing a plugin's module imports nothing heavy, because every command lists every plugin.
 
-    Mend: import torch and its like in the modules that targets name, and only `hookspecs` in the plugin's own.
+    Mend: import torch and its like in the modules that targets name, and only `hookspecs` in the plugin's
+    own.
     """
     module = entry_point.partition(":")[0]
     code = f"import sys, importlib; importlib.import_module({module!r}); print(*sys.modules)"
@@ -159,6 +167,9 @@ def check_lazy(entry_point: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
     )
-    ensure(not done.returncode, f"{module} cannot be imported on its own: {done.stderr.strip().splitlines()[-1:]}")
+    ensure(
+        not done.returncode,
+        f"{module} cannot be imported on its own: {done.stderr.strip().splitlines()[-1:]}",
+    )
     heavy = sorted(set(HEAVY) & set(done.stdout.split()))
     ensure(not heavy, f"importing {module} imports {', '.join(heavy)}: import them where they are used")

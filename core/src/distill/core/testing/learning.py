@@ -31,7 +31,8 @@ def _toy_loss(case: Case, path: paths.GaussianPath) -> tuple[Loss, Cast, str]:
 
 @check("toy/terms", "loss")
 def check_terms(case: Case) -> None:
-    """Terms are named, finite, and one a sample or a scalar: the engine logs, weights and adds them by that rule.
+    """Terms are named, finite, and one a sample or a scalar: the engine logs, weights and adds them by that
+    rule.
 
     Mend: return a mapping of names to tensors [B] or []; name in `needs` every role that is asked.
     """
@@ -42,7 +43,10 @@ def check_terms(case: Case) -> None:
         terms = loss.terms(toy_event(ctx, role), ctx)
         ensure(terms, "it returns no term")
         for name, value in terms.items():
-            ensure(value.shape in ((8,), ()), f"the term {name!r} has shape {tuple(value.shape)}: neither [B] nor []")
+            ensure(
+                value.shape in ((8,), ()),
+                f"the term {name!r} has shape {tuple(value.shape)}: neither [B] nor []",
+            )
             ensure(bool(torch.isfinite(value).all()), f"the term {name!r} is not finite")
 
     on_some_path(run)
@@ -77,7 +81,9 @@ def check_loss_moves(case: Case) -> None:
         before = weights_of(cast)
         plan = Plan(
             phases=one_phase(
-                [Update(trajectory=OneEvent(role=role), loss=loss)], 1, {name: Optimiser() for name in loss.moves}
+                [Update(trajectory=OneEvent(role=role), loss=loss)],
+                1,
+                {name: Optimiser() for name in loss.moves},
             )
         )
         Engine(cast, plan, lambda start: iter(toy_batch, None)).run()
@@ -130,7 +136,9 @@ def check_events(case: Case) -> None:
         first, second = (untouched(lambda: _events(trajectory, cast, True)) for _ in range(2))
         ensure(first, "it yields no event")
         for event, again in zip(first, second, strict=True):
-            ensure(all(torch.isfinite(leaf).all() for leaf in tree.leaves(event.x)), "its state is not finite")
+            ensure(
+                all(torch.isfinite(leaf).all() for leaf in tree.leaves(event.x)), "its state is not finite"
+            )
             ensure(equal(event.x, again.x), "the same seed gives another event")
 
     on_some_path(run)
@@ -138,7 +146,8 @@ def check_events(case: Case) -> None:
 
 @check("toy/moves", "trajectory")
 def check_trajectory_moves(case: Case) -> None:
-    """Gradient runs from an attached event to the roles that it names, and to no other; from a detached one, nowhere.
+    """Gradient runs from an attached event to the roles that it names, and to no other; from a detached
+    one, nowhere.
 
     Mend: correct `moves`; ask others with `role.ask`; honour `attached`.
     """
@@ -147,7 +156,10 @@ def check_trajectory_moves(case: Case) -> None:
         trajectory, cast = case.make(), Cast(path)
         _events(trajectory, cast, True)
         reached = {name for event in _events(trajectory, cast, True) for name in _reached(event, cast)}
-        ensure(reached == set(trajectory.moves), f"it names {sorted(trajectory.moves)}, gradient reaches {sorted(reached)}")
+        ensure(
+            reached == set(trajectory.moves),
+            f"it names {sorted(trajectory.moves)}, gradient reaches {sorted(reached)}",
+        )
         loose = any(leaf.requires_grad for event in _events(trajectory, cast, False) for leaf in _said(event))
         ensure(not loose, "with attached=False its events still carry gradient")
 
@@ -167,7 +179,9 @@ def _reached(event: Event, cast: Cast) -> set[str]:
     found = set()
     for name, role in cast.items():
         parameters = [p for p in role.parameters() if p.requires_grad]
-        grads = torch.autograd.grad(total, parameters, allow_unused=True, retain_graph=True) if parameters else ()
+        grads = (
+            torch.autograd.grad(total, parameters, allow_unused=True, retain_graph=True) if parameters else ()
+        )
         found |= {name} if any(g is not None for g in grads) else set()
     return found
 
@@ -209,7 +223,8 @@ def check_roles(case: Case) -> None:
 
 @check("toy/iterations", "method")
 def check_iterations(case: Case) -> None:
-    """Two iterations run, change nobody but the roles that the plan changes, and leave a student that can be sampled.
+    """Two iterations run, change nobody but the roles that the plan changes, and leave a student that can
+    be sampled.
 
     Mend: the message says which part of the plan failed; try it with `distill train --debug`.
     """
@@ -219,7 +234,9 @@ def check_iterations(case: Case) -> None:
             engine = _toy_engine(case, path, Path(folder))
             before = weights_of(engine.roles)
             engine.run(2)
-        changed = {name for name, value in weights_of(engine.roles).items() if not torch.equal(value, before[name])}
+        changed = {
+            name for name, value in weights_of(engine.roles).items() if not torch.equal(value, before[name])
+        }
         shared = {n for n, role in engine.roles.items() if role.own is None and lent(engine.roles, n)}
         wrong = changed - engine.plan.changed() - shared
         ensure(not wrong, f"the weights of {', '.join(sorted(wrong))} changed, which the plan does not name")
@@ -238,7 +255,8 @@ def lent(roles: Roles, name: str) -> bool:
 def check_resume(case: Case) -> None:
     """A run that was stopped and resumed ends with the very weights of one that was not.
 
-    Mend: keep what a component remembers in `ctx.state` or in a role's buffers, never in attributes of its own.
+    Mend: keep what a component remembers in `ctx.state` or in a role's buffers, never in attributes of its
+    own.
     """
 
     def run(path: paths.GaussianPath) -> None:
@@ -248,7 +266,10 @@ def check_resume(case: Case) -> None:
             again = _toy_engine(case, path, Path(folder) / "half").resume(half.save())
             again.run(max(0, whole.step - again.step))
         same = all(torch.equal(a, b) for a, b in zip(_saved(whole), _saved(again), strict=True))
-        ensure(same and whole.sampler == again.sampler, "a resumed run ends elsewhere than one that was never stopped")
+        ensure(
+            same and whole.sampler == again.sampler,
+            "a resumed run ends elsewhere than one that was never stopped",
+        )
 
     on_some_path(run)
 

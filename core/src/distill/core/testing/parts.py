@@ -30,7 +30,9 @@ def check_resolves(case: Case) -> None:
     base = BASES[case.entry.kind]
     right = isinstance(case.target, type) and issubclass(case.target, base)
     ensure(right, f"{case.entry.component.target} is no {base.__name__} of distill.core.contracts")
-    ensure(not inspect.isabstract(case.target), f"{case.target.__name__} leaves methods of {base.__name__} out")
+    ensure(
+        not inspect.isabstract(case.target), f"{case.target.__name__} leaves methods of {base.__name__} out"
+    )
     if case.entry.component.claim:
         ensure(callable(case.entry.load_claim()), "its claim cannot be called")
 
@@ -39,7 +41,8 @@ def check_resolves(case: Case) -> None:
 def check_described(case: Case) -> None:
     """`distill list` and `show` have only the summary, the docstring and the options' descriptions to go by.
 
-    Mend: give the class a docstring, the record a summary of one line, and each option a string under its field.
+    Mend: give the class a docstring, the record a summary of one line, and each option a string under its
+    field.
     """
     summary = case.entry.component.summary
     ensure(summary.strip() and "\n" not in summary, "its summary is not one line")
@@ -56,7 +59,9 @@ def check_options(case: Case) -> None:
     """
     json.dumps(case.target.model_json_schema())
     made = case.make()
-    ensure(case.target.model_validate(made.model_dump(mode="json")) == made, "its options do not survive JSON")
+    ensure(
+        case.target.model_validate(made.model_dump(mode="json")) == made, "its options do not survive JSON"
+    )
     try:
         case.target.model_validate({**case.example, "no_such_option_": 1})
     except ValueError:
@@ -66,7 +71,8 @@ def check_options(case: Case) -> None:
 
 @check("toy/transform", "transform")
 def check_transform(case: Case) -> None:
-    """Surgery leaves a denoiser that answers in the shape of the state, and whose weights can be saved and loaded.
+    """Surgery leaves a denoiser that answers in the shape of the state, and whose weights can be saved and
+    loaded.
 
     Mend: replace submodules in place, and keep new weights in parameters.
     """
@@ -91,7 +97,8 @@ SHAPES = ((2,), (3, 16, 16), (4, 3, 16, 16), (2, 4096), (16, 3))
 
 @check("toy/lens", "lens")
 def check_lens(case: Case) -> None:
-    """A teacher's opinion reaches the student through the lens: it must be differentiable and draw no random numbers.
+    """A teacher's opinion reaches the student through the lens: it must be differentiable and draw no
+    random numbers.
 
     Mend: compute with tensors only; declare `conformance` where the state is none of the usual shapes.
     """
@@ -107,7 +114,10 @@ def check_lens(case: Case) -> None:
             errors.append(f"{list(shape)}: {error}")
             continue
         total: Any = sum(leaf.sum() for leaf in tree.leaves(shown))
-        ensure(total.requires_grad and bool(torch.autograd.grad(total, x)[0].abs().sum() > 0), "no gradient runs through it")
+        ensure(
+            total.requires_grad and bool(torch.autograd.grad(total, x)[0].abs().sum() > 0),
+            "no gradient runs through it",
+        )
         return
     raise Unfit(f"it takes none of the states {'; '.join(errors)}")
 
@@ -116,11 +126,14 @@ def check_lens(case: Case) -> None:
 def check_samples(case: Case) -> None:
     """Samples are mappings with a state `x`, many enough for a batch, the same whenever they are asked for.
 
-    Mend: return {"x": ..., conditions}; draw from a generator seeded by the row; share one shape, or use Ragged.
+    Mend: return {"x": ..., conditions}; draw from a generator seeded by the row; share one shape, or use
+    Ragged.
     """
     samples = untouched(lambda: case.make().open())
     ensure(len(samples) > 1, f"it has {len(samples)} samples")
-    ensure(isinstance(samples[0], Mapping) and "x" in samples[0], "a sample is not a mapping with the key 'x'")
+    ensure(
+        isinstance(samples[0], Mapping) and "x" in samples[0], "a sample is not a mapping with the key 'x'"
+    )
     first, again = collate([samples[0], samples[1]]), collate([samples[0], samples[1]])
     ensure(tree.batch_size(first["x"]) == 2, "two samples do not make a batch of two")
     ensure(equal(first["x"], again["x"]), "a sample differs when it is asked for again")
@@ -128,7 +141,8 @@ def check_samples(case: Case) -> None:
 
 @check("files", "modality")
 def check_files(case: Case) -> None:
-    """A person sees samples through files and one picture: each sample is written, with the suffix that is announced.
+    """A person sees samples through files and one picture: each sample is written, with the suffix that is
+    announced.
 
     Mend: write one file or more a sample, named after `stem`, and return their paths; draw previews as PNG.
     """
@@ -139,14 +153,17 @@ def check_files(case: Case) -> None:
         for path in written:
             ensure(path.is_file() and path.stat().st_size, f"{path.name} is missing or empty")
             ensure(path.name.startswith("thing"), f"{path.name} does not begin with the stem 'thing'")
-        ensure(any(path.suffix == modality.suffix for path in written), f"no file ends in {modality.suffix!r}")
+        ensure(
+            any(path.suffix == modality.suffix for path in written), f"no file ends in {modality.suffix!r}"
+        )
         picture = modality.preview(samples, Path(folder) / "preview.png")
         ensure(picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n", "the preview is not a PNG")
 
 
 @check("measure", "metric")
 def check_measure(case: Case) -> None:
-    """A metric is a finite number, the same for the same samples, and prefers the data themselves to spoilt data.
+    """A metric is a finite number, the same for the same samples, and prefers the data themselves to spoilt
+    data.
 
     Mend: set `higher_is_better`; draw random directions and subsets from a fixed seed.
     """

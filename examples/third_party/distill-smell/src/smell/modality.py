@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from distill.core import Modality, State
 from torch import Tensor
+
+from distill.core import Modality, State
 
 
 class Smell(Modality):

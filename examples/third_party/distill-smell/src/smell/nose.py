@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from distill.core import Builder, Denoiser, Sampler
 from distill.core.paths import Flow
 from smell.odours import ODOURS, SENSORS
-from torch import Tensor, nn
 
 
 class Perceptron(nn.Module):
@@ -43,7 +44,13 @@ class Nose(Builder):
     def build(self) -> Denoiser:
         null = {"label": len(ODOURS)}
         return Denoiser(
-            Perceptron(self.width), Flow(), "velocity", shape=(SENSORS,), null=null, taps=("hidden",), scalar_sites=("time",)
+            Perceptron(self.width),
+            Flow(),
+            "velocity",
+            shape=(SENSORS,),
+            null=null,
+            taps=("hidden",),
+            scalar_sites=("time",),
         )
 
     def sampler(self) -> Sampler:

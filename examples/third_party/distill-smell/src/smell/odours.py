@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from distill.core import DataSource, Metric, Rng, Samples, State
 from torch import Tensor
+
+from distill.core import DataSource, Metric, Rng, Samples, State
 
 SENSORS, GASES = 16, 6
 ODOURS = {
@@ -25,13 +26,17 @@ def sensitivities() -> Tensor:
 
 
 def readings(concentrations: Tensor, noise: Tensor) -> Tensor:
-    """Coverage of each sensor under competitive Langmuir adsorption, [B, gases] to [B, 16], scaled to [−1, 1]."""
+    """Coverage of each sensor under competitive Langmuir adsorption, [B, gases] to [B, 16], scaled to [−1,
+    1].
+    """
     pressure = concentrations @ sensitivities().T
     return (2 * pressure / (1 + pressure) - 1 + 0.01 * noise).clamp(-1, 1)
 
 
 def sniff(label: Tensor, rng: Rng) -> Tensor:
-    """Readings [B, 16] of odours [B]: the strength is log-normal, the composition scatters about the recipe."""
+    """Readings [B, 16] of odours [B]: the strength is log-normal, the composition scatters about the
+    recipe.
+    """
     recipe = torch.tensor(list(ODOURS.values()))[label]
     scatter = (0.15 * rng.normal(len(label), GASES, stream="composition")).exp()
     strength = (0.6 * rng.normal(len(label), 1, stream="strength")).exp()
@@ -53,7 +58,9 @@ class Odours(DataSource):
 
 
 class ChannelDistance(Metric):
-    """`‖μ − μ′‖² + ‖σ − σ′‖²` over the channels: the Fréchet distance of Gaussians with independent channels."""
+    """`‖μ − μ′‖² + ‖σ − σ′‖²` over the channels: the Fréchet distance of Gaussians with independent
+    channels.
+    """
 
     def measure(self, samples: State, reference: State, cond: Mapping[str, Any] | None = None) -> float:
         assert isinstance(samples, Tensor) and isinstance(reference, Tensor)

@@ -6,12 +6,23 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from distill.core import (
-    Batch, Context, Event, Loss, Method, Optimiser, Plan, Sampler, Terms, Trajectory, Update,
+    Batch,
+    Context,
+    Event,
+    Loss,
+    Method,
+    Optimiser,
+    Plan,
+    Sampler,
+    Terms,
+    Trajectory,
+    Update,
 )  # fmt: skip
 from distill.core.plan import one_phase
 from distill.methods.losses import MatchState
-from torch import Tensor
 
 
 class SniffPairs(Trajectory):
@@ -62,5 +73,6 @@ class Sniff(Method):
         pairs = SniffPairs(sampler=teacher)
         updates = [Update(trajectory=pairs, loss=loss) for loss in (self.match, self.fingerprint)]
         return Plan(
-            phases=one_phase(updates, self.steps, {"student": self.optimiser}), sampler=Sampler(times=(1.0,), steps=1)
+            phases=one_phase(updates, self.steps, {"student": self.optimiser}),
+            sampler=Sampler(times=(1.0,), steps=1),
         )

@@ -17,8 +17,8 @@ from distill.methods.times import LogitNormalTimes, LogNormalTimes, Times
 HEADS = Optimiser(lr=1e-3, betas=(0, 0.99))
 STUDENT = Optimiser(lr=5e-4, betas=(0, 0.99), schedule="cosine")
 OPEN = (
-    "That high noise levels (m = 1) teach structure better: on 8 x 8 digits and this budget m = -1 is "
-    "ahead in accuracy too (0.98 against 0.73 on seed 0), as the pixel noise that m = 1 leaves hides the structure."
+    "That high noise levels (m = 1) teach structure better: on 8 x 8 digits and this budget m = -1 is ahead "
+    "in accuracy too (0.98 against 0.73 on seed 0), as the pixel noise that m = 1 leaves hides structure."
 )
 SAME: dict[str, Any] = {"student_optimiser": STUDENT, "heads_optimiser": HEADS}
 
