@@ -47,7 +47,7 @@ def machine() -> str:
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     versions = ", ".join(map(_version, DISTRIBUTIONS))
     return (
-        f"{_processor()}, {CORES} cores and as many threads (load average {load}); Python "
+        f"{_processor()}, {CORES} cores, {torch.get_num_threads()} threads (load average {load}); Python "
         f"{platform.python_version()}, {versions}."
     )
 
@@ -73,13 +73,14 @@ def main() -> None:
     some = "measure these, and leave the page alone"
     parser.add_argument("--only", nargs="+", choices=sorted(BENCHMARKS), help=some)
     parser.add_argument("--skip-demo", action="store_true", help="leave out the demo unless it has been run")
+    parser.add_argument("--threads", type=int, default=CORES, help="threads of torch; all cores by default")
     asked = parser.parse_args()
-    torch.set_num_threads(CORES)
+    torch.set_num_threads(asked.threads)
     chosen = {**BENCHMARKS, "demo": partial(quality, asked.skip_demo)}
     console, rows = Console(), []
     for name in asked.only or chosen:
-        with console.status(f"measuring {name}"):
-            rows += chosen[name]()
+        console.print(f"measuring {name} ...")
+        rows += chosen[name]()
     table = Table(*HEADINGS)
     for row in rows:
         table.add_row(*row.cells(), style="" if row.met else "yellow")

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
-from distill.core.commands import console, fit, measure, preview, result_table, way, write_report
+import torch
+
+from distill.core import tree
+from distill.core.commands import console, fit, measure, result_table, way, write_report
 from distill.core.contracts import Modality
 from distill.core.errors import RecipeError
 from distill.core.recipe import load_recipe
 from distill.core.registry import Registry, default_registry
+from distill.core.roles import Role
 from distill.core.run import Run, prepare
 from distill.core.sampling import Sampler
 
@@ -60,13 +65,25 @@ def _rows(
     known = len(run.sampler.times or (1,))
     ways |= {way("student", k): (run.result, run.sampler.with_steps(k)) for k in (1, 2, 4) if known % k == 0}
     rows: dict[str, dict[str, float]] = {}
-    pictures: list[tuple[Path, str]] = []
     for name, (role, sampler) in ways.items():
         rows[name] = measure(run, role, sampler, n, run.metrics)
-        rows[name]["speed-up"] = next(iter(rows.values()))["ms per sample"] / rows[name]["ms per sample"]
+        rows[name]["speed-up"] = next(iter(rows.values()))["ms/sample"] / rows[name]["ms/sample"]
+    return rows, _pictures(run, ways, out / "previews")
+
+
+def _pictures(run: Run, ways: Mapping[str, tuple[Role, Sampler]], folder: Path) -> list[tuple[Path, str]]:
+    """All ways on one sheet, the same noises and conditions row by row, then a larger sheet of each."""
+    if run.modality is None:
+        return []
+    drawn = {name: run.draw(role, sampler, 40) for name, (role, sampler) in ways.items()}
+    few = torch.arange(20)
+    together = tree.concatenate([tree.index(samples, few) for samples in drawn.values()])
+    sheet = run.modality.preview(together, folder / "together.png")
+    sheets = [(sheet, f"from top to bottom: {'; '.join(ways)}")]
+    for name, samples in drawn.items():
         stem = name.replace(", ", "-").replace(" ", "-")
-        pictures += [(path, name) for path in preview(run, role, sampler, out / "previews" / f"{stem}.png")]
-    return rows, pictures
+        sheets.append((run.modality.preview(samples, folder / f"{stem}.png"), name))
+    return sheets
 
 
 def _modality(registry: Registry, name: str | None) -> Modality:

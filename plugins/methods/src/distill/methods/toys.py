@@ -73,6 +73,7 @@ def train(
     steps: int | None = None,
 ) -> Engine:
     """Run a method in memory, to its end or for so many iterations. `fixed` are the networks that it starts from."""
+    torch.manual_seed(seed)
     roles = assemble(method, {k: v if isinstance(v, Role) else Role(k, v) for k, v in fixed.items()})
     shape = next((role.module.shape for role in roles.values() if isinstance(role.module, Denoiser)), None)
     source = partial(_source, data, size, seed, shape)

@@ -64,6 +64,7 @@ def _random(error: object, factors: torch.Tensor, seed: int) -> float:
 
 
 BROKEN = (
-    "Seed 0, n = 4, 6, 8, 10, 20. λ with the other sign: 3.7, 6.6, 6.1, 17.7, 2394 of Euler's error. Going on from the "
-    "uncorrected state: 1.15, 1.90, 0.76, 0.86, 6.88. Factors off by one step: 3.26, 1.90, 1.11, 0.75, 0.31."
+    "Seed 0, n = 4, 6, 8, 10, 20. λ with the other sign: 3.7, 6.6, 6.1, 17.7, 2394 of Euler's error. "
+    "Going on from the uncorrected state: 1.15, 1.90, 0.76, 0.86, 6.88. Factors off by one step: 3.26, "
+    "1.90, 1.11, 0.75, 0.31, and λ off by 6.6."
 )

@@ -75,4 +75,8 @@ def claim(seed: int) -> Claim:
     )
 
 
-BROKEN = ""
+BROKEN = (
+    "Guidance left on at sampling (seed 0): RMSE 0.69 of the unguided, 41.8 times that of all weights, no "
+    "call saved. The teacher asked with the adapter on, so that its target runs away: training stops at "
+    "iteration 537 with an infinite gradient."
+)

@@ -19,6 +19,10 @@ TIME = 0.9563
 """Where the cosine path keeps α² = 0.0047 of the data, as Stable Diffusion's table does at its end."""
 SPAN = {"t_max": TIME}
 STEPS = 2000
+OPEN = (
+    "Energy distance 0.01: 0.0049, 0.0144 and 0.0129 on seeds 0, 1, 2. The settings were chosen on seed 0 "
+    "among seven that were tried there (0.0049 to 0.018), so that its pass is the best of those."
+)
 
 
 @cache
@@ -83,8 +87,12 @@ def claim(seed: int) -> Claim:
             Row("energy distance over the teacher's single step", score["ed"] / raw["ed"], "<=", 0.2),
             Row("change of the teacher's answers", change_of_teacher(vsd, seed), "<=", 0.0, "adapter off"),
         ),
-        broken="",
+        broken=(
+            "Seed 0. Sign of the score difference flipped: energy distance 2e7 after 600 steps, 1 mode of"
+            " 8. SDS, measured in each run: 0.37."
+        ),
         settings=ring8.SETTINGS
+        | {"not confirmed": OPEN}
         | {
             "seed": seed,
             "steps": STEPS,
