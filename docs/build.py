@@ -48,9 +48,7 @@ def measured(path: Path) -> dict[str, str]:
 
 def index_page(entries: Sequence[Entry]) -> str:
     """All methods in a table."""
-    rows = [
-        [f"[{e.name}]({e.name}.md)", e.component.summary, paper(e), e.plugin.distribution] for e in entries
-    ]
+    rows = [[f"[{e.name}]({e.name}.md)", e.component.summary, paper(e), e.plugin.distribution] for e in entries]
     text = "How to choose among them: [how-to-choose-a-method](../how-to-choose-a-method.md)."
     return page("# Methods", text, table(("method", "what it does", "paper", "package"), rows))
 

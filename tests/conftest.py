@@ -32,9 +32,7 @@ class Site:
     path: Path
     modules: list[str] = field(default_factory=list)
 
-    def install(
-        self, dist: str, source: str, *, plugin: str = "", version: str = "1.0", module: str = ""
-    ) -> str:
+    def install(self, dist: str, source: str, *, plugin: str = "", version: str = "1.0", module: str = "") -> str:
         """One distribution with one plugin module; returns the module's name."""
         module = module or dist.replace("-", "_")
         self.modules.append(module)

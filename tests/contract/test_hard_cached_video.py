@@ -155,9 +155,7 @@ def test_an_evicted_cache_keeps_the_sink_and_the_window(noisy):
 
 
 def run(trajectory, loss, steps, student, teacher, data, lr=3e-3):
-    plan = Plan(
-        phases=one_phase([Update(trajectory=trajectory, loss=loss)], steps, {"student": Optimiser(lr=lr)})
-    )
+    plan = Plan(phases=one_phase([Update(trajectory=trajectory, loss=loss)], steps, {"student": Optimiser(lr=lr)}))
     roles = Roles({"student": Role("student", student), "teacher": Role("teacher", teacher)})
     return Engine(roles, plan, partial(_batches, data), seed=0).run()
 

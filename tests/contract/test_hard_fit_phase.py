@@ -70,11 +70,7 @@ def error(sampler):
 
 
 def test_the_artefact_halves_the_error_on_unseen_noise(fitted):
-    assert (
-        isinstance(fitted.solver, Corrected)
-        and fitted.solver.factors[0] == 0
-        and len(fitted.solver.factors) == 6
-    )
+    assert isinstance(fitted.solver, Corrected) and fitted.solver.factors[0] == 0 and len(fitted.solver.factors) == 6
     assert error(fitted) < 0.5 * error(BASE)
 
 

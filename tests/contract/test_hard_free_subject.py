@@ -131,8 +131,7 @@ def test_the_renderer_is_moved_by_the_vector_jacobian_product_of_the_score_diffe
     rng, path = Rng(0), teacher.path
     t = SDS.times.draw(path, 1, rng, "score/time")
     residual = (
-        event.x
-        - teacher.predict(path.noised(event.x, rng.normal(1, PIXELS, PIXELS, stream="score/noise"), t), t).x0
+        event.x - teacher.predict(path.noised(event.x, rng.normal(1, PIXELS, PIXELS, stream="score/noise"), t), t).x0
     )
     twin = gaussians()
     by_hand = torch.autograd.grad(
@@ -176,12 +175,6 @@ def test_gaussians_may_split_between_two_steps_and_the_run_resumes(teacher, tmp_
     half.run(15)
     saved = half.save()
     born = half.roles["student"].module.place.detach().clone()
-    again = (
-        engine_for(gaussians(Splitting), teacher, 30, SDS, tmp_path)
-        .resume(saved)
-        .run()
-        .roles["student"]
-        .module
-    )
+    again = engine_for(gaussians(Splitting), teacher, 30, SDS, tmp_path).resume(saved).run().roles["student"].module
     assert len(born) == 3 and (again.place - born).abs().amax(1).min() > 0.01
     assert torch.equal(again.place, whole.place) and torch.equal(again.colour, whole.colour)

@@ -39,14 +39,10 @@ class Both(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(11, 96), nn.SiLU(), nn.Linear(96, 96), nn.SiLU(), nn.Linear(96, 9)
-        )
+        self.layers = nn.Sequential(nn.Linear(11, 96), nn.SiLU(), nn.Linear(96, 96), nn.SiLU(), nn.Linear(96, 9))
 
     def forward(self, x, t, cond):
-        scaled = (
-            x["sound"] / (1 + torch.exp(8 * t["sound"])).sqrt()[:, None]
-        )  # Karras' native time is ln σ / 4
+        scaled = x["sound"] / (1 + torch.exp(8 * t["sound"])).sqrt()[:, None]  # Karras' native time is ln σ / 4
         times = torch.stack([t["picture"] / 1000, t["sound"]], 1)
         said = self.layers(torch.cat([x["picture"].flatten(1), scaled, times], 1))
         return {"picture": said[:, :4].view_as(x["picture"]), "sound": said[:, 4:]}

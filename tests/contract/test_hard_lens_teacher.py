@@ -84,9 +84,7 @@ def clip_student():
 
 def engine(teacher, steps):
     method = FromImages(steps=steps)
-    roles = assemble(
-        method, {"teacher": Role("teacher", teacher), "student": Role("student", clip_student())}
-    )
+    roles = assemble(method, {"teacher": Role("teacher", teacher), "student": Role("student", clip_student())})
     data = Samples(label=torch.arange(64) % 2)
     source = lambda start: batches(data, 64, start=start, shape=(FRAMES, SIZE))  # noqa: E731
     return Engine(roles, method.plan(None), source, lens=Frames())

@@ -120,9 +120,7 @@ def test_clouds_in_one_batch_are_what_they_are_alone():
     together = tree.mean(tree.tree_map(torch.square, student.predict(noisy, t).x0))
     alone = [
         tree.mean(
-            tree.tree_map(
-                torch.square, student.predict(tree.index(noisy, torch.tensor([row])), t[row : row + 1]).x0
-            )
+            tree.tree_map(torch.square, student.predict(tree.index(noisy, torch.tensor([row])), t[row : row + 1]).x0)
         )
         for row in range(16)
     ]
@@ -205,9 +203,7 @@ class PairMethod(Method):
     def plan(self, teacher):
         pairs = Pairs(sign=self.sign)
         losses = (Preference(), denoise("winner"), DenoiseLoser(**denoise("loser").model_dump()))
-        optimisers = {
-            name: Optimiser(lr=rate) for name, rate in (("student", 5e-4), ("winner", 2e-3), ("loser", 2e-3))
-        }
+        optimisers = {name: Optimiser(lr=rate) for name, rate in (("student", 5e-4), ("winner", 2e-3), ("loser", 2e-3))}
         updates = [Update(trajectory=pairs, loss=loss) for loss in losses]
         return Plan(phases=one_phase(updates, self.steps, optimisers))
 
@@ -220,9 +216,7 @@ def pair_engine(teacher, **options):
 
 def student_gradient(engine):
     batch = next(loader(0, 8))
-    event = next(
-        Pairs(sign=engine.plan.phases[0].updates[0].trajectory.sign).events(batch, engine.ctx, attached=True)
-    )
+    event = next(Pairs(sign=engine.plan.phases[0].updates[0].trajectory.sign).events(batch, engine.ctx, attached=True))
     total = Preference().terms(event, engine.ctx)["preference"].mean()
     return torch.cat([g.flatten() for g in torch.autograd.grad(total, engine.roles["student"].parameters())])
 

@@ -44,9 +44,7 @@ class Stepwise(Trajectory):
         for n in range(3):
             move = walk.send(sent)
             WATCHED.append(weights(ctx.roles["student"].module))
-            yield Event(
-                move.next, t=move.t, x_t=move.x, targets={"x": route[4 * n + 3].next}, meta={"step": n}
-            )
+            yield Event(move.next, t=move.t, x_t=move.x, targets={"x": route[4 * n + 3].next}, meta={"step": n})
             sent = tree.detach(move.next)
 
 

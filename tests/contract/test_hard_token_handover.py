@@ -132,9 +132,7 @@ def test_the_student_finds_the_fixed_point_of_its_divergence(loss, fixed):
 def test_the_student_becomes_the_teacher_every_so_many_steps():
     run = engine(Divergence(), 12, Copy(every=5))
     seen = []
-    run.on_step = lambda engine, _: seen.append(
-        engine.roles["teacher"].module.network.rows[2, 2].detach().clone()
-    )
+    run.on_step = lambda engine, _: seen.append(engine.roles["teacher"].module.network.rows[2, 2].detach().clone())
     run.run()
     changes = [n + 1 for n in range(1, 12) if not torch.equal(seen[n], seen[n - 1])]
     assert changes == [5, 10] and torch.equal(seen[0], exact().network.rows[2, 2])
@@ -142,11 +140,7 @@ def test_the_student_becomes_the_teacher_every_so_many_steps():
 
 def test_after_the_hand_over_the_teacher_speaks_as_the_student_did():
     run = engine(Divergence(), 250, Copy(every=250)).run()
-    assert (
-        first_token(run.roles["teacher"])
-        == first_token(run.roles["student"])
-        != pytest.approx(0.65, abs=1e-3)
-    )
+    assert first_token(run.roles["teacher"]) == first_token(run.roles["student"]) != pytest.approx(0.65, abs=1e-3)
 
 
 def test_a_token_path_loses_tokens_at_the_rate_of_its_time():

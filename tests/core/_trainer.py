@@ -113,19 +113,14 @@ def plan(steps, owns):
     return Plan(phases=(first, Phase(name="fit", fit=Calibrate()), last))
 
 
-def engine(
-    folder=None, *, steps=300, dropout=0.1, size=16, accelerator=None, careless=0, owns=True, **options
-):
+def engine(folder=None, *, steps=300, dropout=0.1, size=16, accelerator=None, careless=0, owns=True, **options):
     accelerator = accelerator or Accelerator(cpu=True)
     rank, world = accelerator.process_index, accelerator.num_processes
     torch.manual_seed(careless * rank)
     nets = {
-        name: Denoiser(Net(dropout), Flow(), "x0", shape=(2,))
-        for name in ("student", "critic", "past", "student_ema")
+        name: Denoiser(Net(dropout), Flow(), "x0", shape=(2,)) for name in ("student", "critic", "past", "student_ema")
     }
-    roles = Roles(
-        {name: Role(name, net, frozen=name in ("past", "student_ema")) for name, net in nets.items()}
-    )
+    roles = Roles({name: Role(name, net, frozen=name in ("past", "student_ema")) for name, net in nets.items()})
     data = Samples(x=torch.randn(100, 2, generator=torch.Generator().manual_seed(7)).cumsum(1))
     source = partial(batches, data, size, seed=1)
     return Engine(
@@ -146,15 +141,11 @@ def curve(out):
     """The loss curve over 60 iterations of a global batch of 16, from weights that differ between
     processes."""
     lines = []
-    made = engine(
-        steps=60, dropout=0.0, careless=1, owns=False, on_step=lambda _, metrics: lines.append(metrics)
-    ).run()
+    made = engine(steps=60, dropout=0.0, careless=1, owns=False, on_step=lambda _, metrics: lines.append(metrics)).run()
     if made.accelerator.is_main_process:
         weights = [value for role in made.roles.values() for value in role.tensors().values()]
         sums = [float(value.double().sum()) for value in weights]
-        Path(out).write_text(
-            json.dumps({"curve": lines, "weights": sums, "world": made.accelerator.num_processes})
-        )
+        Path(out).write_text(json.dumps({"curve": lines, "weights": sums, "world": made.accelerator.num_processes}))
     made.accelerator.end_training()
 
 

@@ -31,9 +31,7 @@ def refused(result, *parts):
     ("roles.critic.copy_of=nobody", ("no role 'nobody'",)),
     ("roles.student.guidance=high", ("roles.student.guidance",)),
 ])  # fmt: skip
-def test_a_recipe_that_cannot_work_is_refused_before_anything_is_written(
-    cli, recipe, tmp_path, override, parts
-):
+def test_a_recipe_that_cannot_work_is_refused_before_anything_is_written(cli, recipe, tmp_path, override, parts):
     refused(cli("train", recipe, override, "--out", tmp_path / "run"), *parts)
     assert not (tmp_path / "run").exists()
 
@@ -61,9 +59,7 @@ def test_a_folder_of_bad_pictures_is_refused(cli, recipe, tmp_path, files, parts
     folder.mkdir()
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    result = cli(
-        "train", recipe, f"data={{name: picture-folder, folder: {folder}, size: 8, mode: L}}", "metrics=[]"
-    )
+    result = cli("train", recipe, f"data={{name: picture-folder, folder: {folder}, size: 8, mode: L}}", "metrics=[]")
     refused(result, str(folder))
     assert any(part in result.err for part in parts)
 
@@ -119,13 +115,9 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_checkpoint(cli, re
         "metrics=[]",
     )
     result = cli("train", recipe, *wild, "--out", tmp_path / "run")
-    refused(
-        result, "training stopped at step", "became", "smaller learning rate", "the last good checkpoint is"
-    )
+    refused(result, "training stopped at step", "became", "smaller learning rate", "the last good checkpoint is")
     kept = checkpoint.steps(tmp_path / "run" / "checkpoints")
     assert kept
     for step in kept:
         files, _ = checkpoint.read(tmp_path / "run" / "checkpoints" / f"step-{step}")
-        assert all(
-            value.isfinite().all() for name in files if "role" in name for value in files[name].values()
-        )
+        assert all(value.isfinite().all() for name in files if "role" in name for value in files[name].values())

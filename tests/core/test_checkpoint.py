@@ -65,9 +65,7 @@ DAMAGE = {"cut": cut, "flipped": flip, "missing": lambda path: path.unlink(),
           "folder": fold}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name", ["role-student.safetensors", "rng.safetensors", "state.json", "manifest.json"]
-)
+@pytest.mark.parametrize("name", ["role-student.safetensors", "rng.safetensors", "state.json", "manifest.json"])
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damage_is_one_clear_error_with_the_file_and_the_remedy(saved, name, damage):
     DAMAGE[damage](saved / name)
@@ -159,6 +157,4 @@ def test_an_optimiser_survives_being_taken_apart():
     fresh.load_state_dict(checkpoint.unflatten_optimiser(tensors, json.loads(json.dumps(groups))))
     old, new = optimiser.state_dict(), fresh.state_dict()
     assert tuple(new["param_groups"][0]["betas"]) == (0.5, 0.9)
-    assert all(
-        torch.equal(old["state"][i][k], new["state"][i][k]) for i in old["state"] for k in old["state"][i]
-    )
+    assert all(torch.equal(old["state"][i][k], new["state"][i][k]) for i in old["state"] for k in old["state"][i])

@@ -107,11 +107,7 @@ def test_check_names_a_stray_file_and_its_owner(site, distill, file):
     (site.path / file).parent.mkdir(exist_ok=True)
     (site.path / file).touch()
     result = distill("plugins", "--check")
-    assert (
-        result.code == 2
-        and str(site.path / file) in result.err
-        and "no installed distribution lists" in result.err
-    )
+    assert result.code == 2 and str(site.path / file) in result.err and "no installed distribution lists" in result.err
     (site.path / "distill_framework-1.0.dist-info" / "RECORD").write_text(f"{file},,\n")
     assert "pip uninstall distill-framework" in distill("plugins", "--check").err
 
@@ -195,9 +191,7 @@ def test_anything_else_is_an_internal_error(site, distill, monkeypatch):
     monkeypatch.setattr("distill.core.listing.plugin_table", lambda *a, **k: 1 / 0)
     result = distill("plugins")
     assert result.code == 1
-    assert (
-        result.err == "internal error: ZeroDivisionError: division by zero. Use --debug for the traceback.\n"
-    )
+    assert result.err == "internal error: ZeroDivisionError: division by zero. Use --debug for the traceback.\n"
 
 
 def test_debug_lets_the_exception_through(site, monkeypatch):

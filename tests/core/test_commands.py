@@ -29,8 +29,7 @@ def test_training_leaves_a_run_and_says_where(cli, recipe, tmp_path):
     assert [line["step"] for line in lines] == [1, 2, 3, 4] and "denoise_critic" in lines[0]
     assert [path.stem for path in commands._previews(run)] == ["step-2", "step-4"]
     assert (
-        list(run.glob("tiny/events.*"))
-        and list(json.loads((run / "metrics.json").read_text()))[0] == "student, 1 step"
+        list(run.glob("tiny/events.*")) and list(json.loads((run / "metrics.json").read_text()))[0] == "student, 1 step"
     )
 
 
@@ -38,9 +37,7 @@ def test_a_dry_run_shows_plan_and_cost_and_writes_nothing(cli, recipe, tmp_path)
     code, out, _ = cli("train", recipe, "--dry-run")
     assert code == 0 and not (tmp_path / "runs").exists()
     assert "ScoreDifference" in out and "discriminator" in out and max(map(len, out.splitlines())) <= 80
-    teacher, student = (
-        re.search(rf"(?m)^{name} +([\d,]+) .* (yes|no) ", out) for name in ("teacher", "student")
-    )
+    teacher, student = (re.search(rf"(?m)^{name} +([\d,]+) .* (yes|no) ", out) for name in ("teacher", "student"))
     assert teacher and student and teacher[1] == student[1] and (teacher[2], student[2]) == ("no", "yes")
 
 
@@ -120,11 +117,7 @@ def test_one_sample_is_enough_to_train_but_not_to_measure(cli, recipe, tmp_path)
 def test_a_loss_that_is_no_number_stops_with_the_last_good_checkpoint(cli, recipe, tmp_path):
     lr = [f"method.{role}_optimiser={{lr: 1.0e+30, warmup: 0}}" for role in ("student", "critic")]
     code, _, err = cli("train", recipe, *lr, "checkpoint_every=1", "method.steps=9")
-    assert (
-        code == 2
-        and re.search(r"the term '\w+' became (nan|inf)", err)
-        and "Try a smaller learning rate" in err
-    )
+    assert code == 2 and re.search(r"the term '\w+' became (nan|inf)", err) and "Try a smaller learning rate" in err
     kept = re.search(r"last good checkpoint is (\S+)\.", err)
     assert kept and (tmp_path / kept[1] / "manifest.json").exists()
 
@@ -150,13 +143,8 @@ def test_samples_of_a_run(cli, trained, tmp_path):
 
 
 def test_samples_of_a_bare_model(cli):
-    assert (
-        "1 sample in samples, 2 calls each" in cli("sample", "digits-teacher", "-n", "1", "--steps", "2").out
-    )
-    assert (
-        "1 sample in samples, 1 call each"
-        in cli("sample", "image:digits-teacher", "-n", "1", "--steps", "1").out
-    )
+    assert "1 sample in samples, 2 calls each" in cli("sample", "digits-teacher", "-n", "1", "--steps", "2").out
+    assert "1 sample in samples, 1 call each" in cli("sample", "image:digits-teacher", "-n", "1", "--steps", "1").out
 
 
 @pytest.mark.parametrize(
@@ -175,10 +163,7 @@ def test_samples_that_cannot_be(cli, trained, arguments, said):
 
 
 def test_what_cannot_be_opened(cli, trained, tmp_path):
-    assert (
-        "there is no denoiser 'digits-techer'. Did you mean 'digits-teacher'"
-        in cli("sample", "digits-techer").err
-    )
+    assert "there is no denoiser 'digits-techer'. Did you mean 'digits-teacher'" in cli("sample", "digits-techer").err
     assert "has no modality" in cli("sample", "mlp").err
     for command in ("sample", "eval", "export", "compare"):
         code, _, err = cli(command, "some/where")

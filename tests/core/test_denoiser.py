@@ -37,9 +37,7 @@ def test_the_network_is_fed_native_times_and_what_it_says_is_kept():
     torch.testing.assert_close(said.value, expected)
 
 
-@pytest.mark.parametrize(
-    "t", [0.5, torch.tensor(0.5), torch.full((3,), 0.5)], ids=["number", "scalar", "vector"]
-)
+@pytest.mark.parametrize("t", [0.5, torch.tensor(0.5), torch.full((3,), 0.5)], ids=["number", "scalar", "vector"])
 def test_a_time_may_be_a_number_or_one_per_sample(t):
     torch.testing.assert_close(denoiser().predict(X, t).x0, denoiser().predict(X, 0.5).x0)
 

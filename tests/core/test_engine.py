@@ -134,9 +134,7 @@ def test_gradient_moves_the_named_role_and_passes_the_others():
 
 
 def test_a_critic_that_learns_too_gets_no_gradient_from_the_student_s_loss():
-    both = engine(
-        ("student", "critic"), plan(*updates(Regress(also=("critic",)), Regress(role="critic"))), size=8
-    )
+    both = engine(("student", "critic"), plan(*updates(Regress(also=("critic",)), Regress(role="critic"))), size=8)
     alone = engine(("student", "critic"), plan(*updates(Regress(role="critic"))))
     both.run(1), alone.run(1)
     assert torch.equal(weights(both.roles["critic"]), weights(alone.roles["critic"]))
@@ -145,9 +143,7 @@ def test_a_critic_that_learns_too_gets_no_gradient_from_the_student_s_loss():
 def test_only_roles_that_learn_train_and_want_gradient():
     actions = {"actions": (EMA(),), "at_end": (Copy(target="teacher"),)}
     made = engine(("student", "teacher", "student_ema"), plan(*updates(Regress()), **actions))
-    state = {
-        n: (r.module.training, all(p.requires_grad for p in r.parameters())) for n, r in made.roles.items()
-    }
+    state = {n: (r.module.training, all(p.requires_grad for p in r.parameters())) for n, r in made.roles.items()}
     assert state == {"student": (True, True), "teacher": (False, False), "student_ema": (False, False)}
 
 
@@ -225,9 +221,7 @@ def test_neighbours_share_events_unless_one_is_fresh_or_another_stands_between()
     assert len(cadence("events")) == 2
     LOG.clear()
     other = Update(trajectory=Data(times=(0.1,)), loss=Regress(role="critic"))
-    engine(
-        ("student", "critic"), plan(updates(Regress())[0], other, *updates(Regress(role="critic")), steps=1)
-    ).run()
+    engine(("student", "critic"), plan(updates(Regress())[0], other, *updates(Regress(role="critic")), steps=1)).run()
     assert len(cadence("events")) == 3
 
 
@@ -255,8 +249,7 @@ def test_the_optimiser_steps_between_the_events_of_a_trajectory():
 
 def test_phases_follow_each_other_with_new_optimisers():
     first, second = (
-        Phase(name=n, steps=4, updates=updates(Regress()), optimisers={"student": Optimiser(lr=1e-2)})
-        for n in "ab"
+        Phase(name=n, steps=4, updates=updates(Regress()), optimisers={"student": Optimiser(lr=1e-2)}) for n in "ab"
     )
     made = engine(("student",), Plan(phases=(first, second)))
     made.run(4)
@@ -314,15 +307,11 @@ def test_events_weigh_their_samples():
 
 def test_gradients_are_clipped_to_their_norm_and_the_norm_is_reported():
     norms = []
-    made = engine(
-        ("student",), plan(*updates(Regress()), steps=1, clip=1e-3), on_step=lambda _, m: norms.append(m)
-    )
+    made = engine(("student",), plan(*updates(Regress()), steps=1, clip=1e-3), on_step=lambda _, m: norms.append(m))
     made._make_optimisers()
     seen = []
     made.optimisers["student"].optimizer.register_step_pre_hook(
-        lambda *_: seen.append(
-            torch.stack([p.grad.norm() for p in made.roles["student"].parameters()]).norm()
-        )
+        lambda *_: seen.append(torch.stack([p.grad.norm() for p in made.roles["student"].parameters()]).norm())
     )
     made.run()
     assert float(seen[0]) == pytest.approx(1e-3, rel=1e-3) and norms[0]["student_grad_norm"] > 1e-2
@@ -330,9 +319,7 @@ def test_gradients_are_clipped_to_their_norm_and_the_norm_is_reported():
 
 def test_learning_rates_warm_up_and_fall():
     optimiser = Optimiser(lr=1.0, schedule="cosine", warmup=4)
-    assert [optimiser.rate(step, 8) for step in (0, 1)] == pytest.approx(
-        [0.25, 0.5 * (1 + math.cos(math.pi / 8)) / 2]
-    )
+    assert [optimiser.rate(step, 8) for step in (0, 1)] == pytest.approx([0.25, 0.5 * (1 + math.cos(math.pi / 8)) / 2])
     assert Optimiser(lr=1.0, schedule="linear").rate(6, 8) == 0.25 and Optimiser(lr=2.0).rate(7, 8) == 2.0
     rates = []
     linear = {"student": Optimiser(lr=1.0, schedule="linear")}
@@ -345,9 +332,7 @@ def test_learning_rates_warm_up_and_fall():
 
 def test_terms_are_weighted_and_averaged():
     seen = []
-    heavy = engine(
-        ("student",), plan(*updates(Regress(weight=0.0)), steps=1), on_step=lambda _, m: seen.append(m)
-    )
+    heavy = engine(("student",), plan(*updates(Regress(weight=0.0)), steps=1), on_step=lambda _, m: seen.append(m))
     before = weights(heavy.roles["student"])
     heavy.run()
     assert torch.equal(before, weights(heavy.roles["student"])) and seen[0]["regress_student"] > 0
@@ -367,9 +352,7 @@ def test_an_event_without_terms_moves_nobody():
 
 def test_several_averages_follow_their_decay():
     slow, fast = EMA(target="slow_ema", decay=0.9), EMA(target="fast_ema", decay=0.05, every=2)
-    made = engine(
-        ("student", "slow_ema", "fast_ema"), plan(*updates(Regress()), steps=4, actions=(slow, fast))
-    )
+    made = engine(("student", "slow_ema", "fast_ema"), plan(*updates(Regress()), steps=4, actions=(slow, fast)))
     expected = {name: weights(made.roles[name]) for name in ("slow_ema", "fast_ema")}
     for step in range(4):
         made.run(1)
@@ -434,9 +417,7 @@ class Double(Lens):
 
 def subject_engine(**options):
     show = plan(Update(trajectory=Show(), loss=ToOne()), steps=60, lr=5e-2)
-    return Engine(
-        Roles({"student": Role("student", Points())}), show, lambda start: batches(None, 4), **options
-    )
+    return Engine(Roles({"student": Role("student", Points())}), show, lambda start: batches(None, 4), **options)
 
 
 def test_a_subject_grows_while_it_is_optimised_through_a_lens():
@@ -551,10 +532,7 @@ def test_what_is_not_finite_stops_the_run_before_it_is_applied(tmp_path, how, sa
         made.run()
     assert torch.equal(weights(made.roles["student"]), before)
     assert made.last_checkpoint().name == "step-4" and "step-4" in str(caught.value)
-    assert all(
-        value.isfinite().all()
-        for value in checkpoint.read(made.last_checkpoint())[0]["role-student"].values()
-    )
+    assert all(value.isfinite().all() for value in checkpoint.read(made.last_checkpoint())[0]["role-student"].values())
 
 
 def test_without_a_checkpoint_the_message_says_so():
@@ -591,9 +569,7 @@ def test_a_checkpoint_from_before_the_first_step_can_be_resumed(tmp_path):
 
 
 def test_only_the_last_checkpoints_are_kept_and_a_finished_run_can_be_resumed(tmp_path):
-    made = engine(
-        ("student",), plan(*updates(Regress()), steps=10), folder=tmp_path, checkpoint_every=2, keep=2
-    ).run()
+    made = engine(("student",), plan(*updates(Regress()), steps=10), folder=tmp_path, checkpoint_every=2, keep=2).run()
     folder = tmp_path / "checkpoints"
     assert checkpoint.steps(folder) == [8, 10] and sorted(p.name for p in folder.iterdir()) == [
         "step-10",

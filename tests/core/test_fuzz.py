@@ -70,9 +70,7 @@ def engine(folder=None):
     phase = Phase(steps=9, updates=(update,), optimisers={"student": Optimiser()}, actions=(EMA(),))
     data = Samples(x=torch.arange(8.0).view(4, 2))
     plan = Plan(phases=(phase,), sampler=Sampler(times=(1.0, 0.5), steps=2))
-    return Engine(
-        roles, plan, lambda start: batches(data, 2, start=start), folder=folder, identity={"recipe": "a"}
-    )
+    return Engine(roles, plan, lambda start: batches(data, 2, start=start), folder=folder, identity={"recipe": "a"})
 
 
 @pytest.fixture(scope="module")
@@ -170,8 +168,7 @@ def test_200_spoilt_checkpoints_load_or_are_refused(good, seed):
     else:
         assert isinstance(made.step, int) and isinstance(made.sampler, Sampler)
         assert all(
-            p.shape == q.shape
-            for p, q in zip(made.roles["student"].parameters(), Net(2, 2).parameters(), strict=True)
+            p.shape == q.shape for p, q in zip(made.roles["student"].parameters(), Net(2, 2).parameters(), strict=True)
         )
 
 

@@ -43,13 +43,9 @@ def test_data_have_the_weights_and_the_spread_of_the_mixture():
     teacher = Mixture(MEANS, 0.1, Flow(), CLASSES)
     x = teacher.data(20_000, Rng(0))
     nearest = torch.cdist(x, MEANS).argmin(1)
-    torch.testing.assert_close(
-        torch.bincount(nearest) / len(x), torch.tensor([0.25, 0.5, 0.25]), rtol=0, atol=0.01
-    )
+    torch.testing.assert_close(torch.bincount(nearest) / len(x), torch.tensor([0.25, 0.5, 0.25]), rtol=0, atol=0.01)
     assert float((x - MEANS[nearest]).std()) == pytest.approx(0.1, rel=0.02)
-    assert (
-        torch.cdist(teacher.data(500, Rng(0), torch.ones(500, dtype=torch.long)), MEANS).argmin(1) == 1
-    ).all()
+    assert (torch.cdist(teacher.data(500, Rng(0), torch.ones(500, dtype=torch.long)), MEANS).argmin(1) == 1).all()
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (2, 2), (3, 1, 4)], ids=str)
@@ -69,9 +65,7 @@ def test_many_steps_reach_the_data():
 
 
 def test_its_options_build_it():
-    made = MixtureTeacher(
-        means=[[0.0] * 4, [1.0] * 4], shape=(2, 2), weights=[[1.0, 1.0]], path="cosine"
-    ).build()
+    made = MixtureTeacher(means=[[0.0] * 4, [1.0] * 4], shape=(2, 2), weights=[[1.0, 1.0]], path="cosine").build()
     assert made.shape == (2, 2) and made.path == Cosine() and not list(made.parameters())
     with pytest.raises(ValidationError, match="path"):
         MixtureTeacher(means=[[0.0]], path="discrete")

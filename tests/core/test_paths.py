@@ -147,9 +147,7 @@ def test_log_snr_falls_with_time(path):
     level = path.logsnr(inner(path, 0.05, 0.3, 0.6, 0.95))
     assert (level.diff() < 0).all()
     t = inner(path, 0.4)
-    assert float(level.new_tensor(math.log(path.alpha(t) / path.sigma(t)))) == pytest.approx(
-        float(path.logsnr(t))
-    )
+    assert float(level.new_tensor(math.log(path.alpha(t) / path.sigma(t)))) == pytest.approx(float(path.logsnr(t)))
 
 
 @EACH
@@ -217,9 +215,7 @@ def test_a_token_posterior_is_bayes_rule_by_enumeration(path):
 
 def test_an_unmasked_token_stays_although_the_network_rules_it_out():
     log_x0 = torch.tensor([[-200.0, 0.0, -200.0, -300.0]])
-    got = Absorbing(vocabulary=4).posterior(
-        log_x0, torch.tensor([2]), torch.tensor([0.5]), torch.tensor([0.2])
-    )
+    got = Absorbing(vocabulary=4).posterior(log_x0, torch.tensor([2]), torch.tensor([0.5]), torch.tensor([0.2]))
     assert got.tolist() == [[0.0, 0.0, 1.0, 0.0]]
 
 
@@ -236,7 +232,5 @@ def test_edge_draws_stay_in_the_vocabulary():
     edges = torch.tensor([[0.0, 0.5, 1 - 2**-24]])
     masked = Absorbing(vocabulary=4).noised(torch.zeros(1, 3, dtype=torch.long), edges, torch.tensor([1.0]))
     assert masked.tolist() == [[3, 3, 3]]
-    drawn = UniformTokens(vocabulary=50_257).noised(
-        torch.zeros(1, 3, dtype=torch.long), edges, torch.tensor([1.0])
-    )
+    drawn = UniformTokens(vocabulary=50_257).noised(torch.zeros(1, 3, dtype=torch.long), edges, torch.tensor([1.0]))
     assert drawn[0, 0] == 0 and drawn.max() <= 50_256

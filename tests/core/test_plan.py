@@ -29,9 +29,7 @@ class Two(Loss):
 
 
 def plan(**phase):
-    return Plan(
-        phases=(Phase(steps=2, updates=(Update(trajectory=Here(), loss=Two()),), **phase), Phase(steps=5))
-    )
+    return Plan(phases=(Phase(steps=2, updates=(Update(trajectory=Here(), loss=Two()),), **phase), Phase(steps=5)))
 
 
 def test_a_plan_knows_its_steps_and_roles():

@@ -11,9 +11,7 @@ from distill.core.errors import DistillError, RecipeError
 from distill.core.recipe import Recipe, Resolver, Source, dump, load_recipe, parse, validate
 from distill.core.registry import default_registry
 
-GOOD = (
-    "method: {name: dmd2, times: [1.0, 0.5]}\nteacher: digits-teacher\nmetrics: [frechet, {name: recall}]\n"
-)
+GOOD = "method: {name: dmd2, times: [1.0, 0.5]}\nteacher: digits-teacher\nmetrics: [frechet, {name: recall}]\n"
 
 
 def load(tmp_path: Path, text: str, *overrides: str) -> Recipe:
@@ -29,9 +27,7 @@ BAD = {
     "method: [x]": ["r.yaml:1: method: give a name, or a mapping"],
     "method: {1: 2}": ["r.yaml:1: method: give a name"],
     "method: x\nbatch_size: 0": ["r.yaml:2", "greater than 0"],
-    "method: x\nbatch_size: 8\naccumulate: 3": [
-        "r.yaml:3: accumulate: the batch_size 8 cannot be cut into 3"
-    ],
+    "method: x\nbatch_size: 8\naccumulate: 3": ["r.yaml:3: accumulate: the batch_size 8 cannot be cut into 3"],
     "method: x\nseed: -1": ["r.yaml:2: seed"],
     "method: x\ntrackers: [foo]": ["r.yaml:2", "'tensorboard' or 'wandb'"],
     "a: [1\nb: 2": ["r.yaml:2: not YAML"],
@@ -134,9 +130,7 @@ def test_a_resolver_says_where_and_what(tmp_path):
     resolve = Resolver(default_registry(), source)
     with pytest.raises(RecipeError, match="r.yaml:3: unknown key 'method.stpes'; did you mean 'steps'"):
         resolve(values["method"], "method", Method, "method")
-    with pytest.raises(
-        DistillError, match="r.yaml:1: there is no method 'swiftbrish'. Did you mean 'swiftbrush'"
-    ):
+    with pytest.raises(DistillError, match="r.yaml:1: there is no method 'swiftbrish'. Did you mean 'swiftbrush'"):
         resolve("swiftbrish", "method", Method, "method")
     with pytest.raises(RecipeError, match="r.yaml:1: method needs a 'name'"):
         resolve({"steps": 3}, "method", Method, "method")

@@ -79,9 +79,7 @@ def test_a_target_that_cannot_be_imported_says_where_it_came_from(site):
     site.plugin("acme", "hinge", target="no_such_module_xyz:Loss")
     registry = site.registry()
     assert states(registry) == {"acme": "ok"}
-    with pytest.raises(
-        PluginLoadError, match=r"acme 1\.0, entry point acme.*no_such_module_xyz:Loss"
-    ) as caught:
+    with pytest.raises(PluginLoadError, match=r"acme 1\.0, entry point acme.*no_such_module_xyz:Loss") as caught:
         registry.load("loss", "hinge")
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
@@ -141,9 +139,7 @@ def test_two_components_of_one_name_need_the_plugin_to_be_named(site):
     with pytest.raises(PluginConflict, match=r"one \(one 1.0\) and two \(two 1.0\).*one:hinge or two:hinge"):
         registry.load("loss", "hinge")
     assert registry.find("loss", "two:hinge").plugin.name == "two"
-    assert [[entry.qualified for entry in group] for group in registry.conflicts()] == [
-        ["one:hinge", "two:hinge"]
-    ]
+    assert [[entry.qualified for entry in group] for group in registry.conflicts()] == [["one:hinge", "two:hinge"]]
 
 
 def test_one_name_in_two_kinds_is_no_conflict(site):
@@ -174,9 +170,7 @@ def test_the_core_cannot_be_left_out():
         Registry([core], block=["distill-core"])
 
 
-@pytest.mark.parametrize(
-    ("declared", "state"), [(7, "ok"), (6, "ok"), (5, "incompatible"), (8, "incompatible")]
-)
+@pytest.mark.parametrize(("declared", "state"), [(7, "ok"), (6, "ok"), (5, "incompatible"), (8, "incompatible")])
 def test_this_version_of_the_spec_and_the_one_before_are_accepted(site, declared, state):
     site.plugin("acme", "hinge", spec=declared)
     assert states(site.registry(spec=7)) == {"acme": state}
@@ -185,9 +179,7 @@ def test_this_version_of_the_spec_and_the_one_before_are_accepted(site, declared
 @pytest.mark.parametrize(("declared", "remedy"), [(5, "acme"), (8, "distill-core")])
 def test_another_version_is_refused_in_one_sentence(site, declared, remedy):
     site.plugin("acme", "hinge", spec=declared)
-    with pytest.raises(
-        IncompatibleSpec, match=f"version {declared}, but .* speaks 7 and 6: pip install -U {remedy}$"
-    ):
+    with pytest.raises(IncompatibleSpec, match=f"version {declared}, but .* speaks 7 and 6: pip install -U {remedy}$"):
         site.registry(spec=7).find("loss", "acme:hinge")
 
 
@@ -248,9 +240,7 @@ def test_the_default_registry_obeys_the_environment(site, monkeypatch):
 
 def test_an_unknown_component_gets_the_nearest_and_the_known_names(site):
     site.plugin("acme", "hinge", "mse")
-    with pytest.raises(
-        UnknownName, match="no loss 'hing'. Did you mean 'hinge'.*Known: hinge, mse"
-    ) as caught:
+    with pytest.raises(UnknownName, match="no loss 'hing'. Did you mean 'hinge'.*Known: hinge, mse") as caught:
         site.registry().find("loss", "hing")
     assert caught.value.suggestion == "hinge" and caught.value.exit_code == 2
 

@@ -37,8 +37,7 @@ def test_sigkill_at_random_moments_changes_no_bit(crashed):
     folder, report = crashed
     assert report["status"] == 0 and report["kills"] >= 10 and report["seen"] >= 8, report
     peace, war = (
-        (folder / side / "checkpoints" / "step-300" / "manifest.json").read_text()
-        for side in ("peace", "war")
+        (folder / side / "checkpoints" / "step-300" / "manifest.json").read_text() for side in ("peace", "war")
     )
     assert peace == war and len(json.loads(peace)) >= 7
     assert not list((folder / "war" / "checkpoints").glob(".*"))

@@ -51,11 +51,7 @@ def test_a_sharing_role_owns_and_saves_its_adapter_only(pair):
     assert set(critic.tensors()) == {"network.adapter.weight", "network.adapter.bias"}
     assert len(critic.parameters()) == 2 and len(teacher.parameters()) == 4
     critic.load({name: torch.zeros_like(value) for name, value in critic.tensors().items()})
-    assert (
-        teacher.module.network.adapter.weight.abs().sum()
-        == 0
-        < teacher.module.network.base.weight.abs().sum()
-    )
+    assert teacher.module.network.adapter.weight.abs().sum() == 0 < teacher.module.network.base.weight.abs().sum()
 
 
 def test_asking_leaves_no_graph(pair):

@@ -173,9 +173,7 @@ def test_samples_follow_from_the_seed_and_training_goes_on_as_before():
 def test_samples_come_in_portions_of_one_noise(monkeypatch):
     run = made(teacher={"name": "mlp"})
     drawn: list[int] = []
-    monkeypatch.setattr(
-        Batch, "noise", lambda batch, *_: drawn.append(batch.size) or torch.zeros(batch.size, 2)
-    )
+    monkeypatch.setattr(Batch, "noise", lambda batch, *_: drawn.append(batch.size) or torch.zeros(batch.size, 2))
     assert len(run.draw(run.result, run.sampler.with_steps(1), 700)) == 700 and drawn == [500, 200]
 
 

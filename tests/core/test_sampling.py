@@ -16,9 +16,7 @@ from distill.core.errors import RecipeError
 from distill.core.paths import Cosine, Discrete, Flow, Joint, Karras, Trigonometric
 from distill.core.sampling import DDIM, DPM, Consistency, Corrected, Grid, Heun, finish
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation:DeprecationWarning"
-)  # diffusers, with NumPy 2
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers, with NumPy 2
 STEPS, COSINE = 10, Cosine()
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 NOISE = torch.randn(16, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -126,9 +124,7 @@ def test_flow_is_that_of_diffusers(shift):
     scheduler.set_timesteps(sigmas=torch.linspace(1, 1 / STEPS, STEPS).tolist())
     role, x = exact(Flow()), NOISE
     for index, t in enumerate(scheduler.timesteps):
-        x = scheduler.step(
-            role.predict(x, scheduler.sigmas[index].double()).velocity, t, x
-        ).prev_sample.double()
+        x = scheduler.step(role.predict(x, scheduler.sigmas[index].double()).velocity, t, x).prev_sample.double()
     times = Grid(shift=shift).times(Flow(), STEPS)
     assert times == pytest.approx(scheduler.sigmas.tolist(), abs=1e-6)
     assert gap(walk(role, NOISE, times, DDIM()), x) < 1e-5
@@ -149,10 +145,7 @@ def test_consistency_sampling_is_that_of_diffusers():
 
 def test_a_consistency_sampler_without_noise_is_ddim():
     role, times = exact(Flow()), Grid().times(Flow(), 6)
-    assert (
-        gap(walk(role, NOISE, times, Consistency(gamma=0), rng=Given()), walk(role, NOISE, times, DDIM()))
-        < 1e-12
-    )
+    assert gap(walk(role, NOISE, times, Consistency(gamma=0), rng=Given()), walk(role, NOISE, times, DDIM())) < 1e-12
 
 
 @pytest.mark.parametrize("gamma", [0.3, 1.0])
@@ -200,17 +193,13 @@ def test_karras_levels_are_those_of_diffusers():
     assert times == pytest.approx(scheduler.sigmas.tolist(), rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    "path", [Flow(), Cosine(), Karras(), Discrete.scaled_linear()], ids=lambda p: type(p).__name__
-)
+@pytest.mark.parametrize("path", [Flow(), Cosine(), Karras(), Discrete.scaled_linear()], ids=lambda p: type(p).__name__)
 @pytest.mark.parametrize("spacing", ["uniform", "karras", "logsnr"])
 @pytest.mark.parametrize("steps", [1, 2, 50])
 def test_every_grid_descends_from_the_first_time_to_the_last(path, spacing, steps):
     times = Grid(spacing=spacing).times(path, steps)
     assert len(times) == steps + 1 and all(a > b for a, b in zip(times, times[1:], strict=False))
-    assert times[0] == pytest.approx(path.t_max, abs=1.1e-4) and times[-1] == pytest.approx(
-        path.t_min, abs=1.1e-4
-    )
+    assert times[0] == pytest.approx(path.t_max, abs=1.1e-4) and times[-1] == pytest.approx(path.t_min, abs=1.1e-4)
 
 
 @pytest.mark.parametrize("path", [Flow(), Cosine(), Karras()], ids=lambda p: type(p).__name__)
@@ -268,9 +257,7 @@ def test_the_sampler_s_guidance_is_used_and_not_the_role_s():
     assert role.denoiser.network.calls == 2
 
 
-@pytest.mark.parametrize(
-    "path", [Flow(), Cosine(), Trigonometric(), Joint(paths={"a": Flow(), "b": Karras()})]
-)
+@pytest.mark.parametrize("path", [Flow(), Cosine(), Trigonometric(), Joint(paths={"a": Flow(), "b": Karras()})])
 def test_a_free_first_step_follows_the_noise(path):
     class Must(nn.Module):
         def forward(self, x, t, cond):
@@ -295,9 +282,7 @@ def test_a_detached_step_forgets_the_gradient_of_earlier_predictions():
     role = student()
     moves = list(rollout(role, NOISE.float(), (0.9, 0.7, 0.5, 0.3), attach={0, 2}, solver=DPM(order=3)))
     grad = torch.autograd.grad(moves[2].next.sum(), role.denoiser.network.scale, retain_graph=True)[0]
-    again = torch.autograd.grad(moves[2].prediction.x0.sum(), role.denoiser.network.scale, retain_graph=True)[
-        0
-    ]
+    again = torch.autograd.grad(moves[2].prediction.x0.sum(), role.denoiser.network.scale, retain_graph=True)[0]
     weights = DPM(order=3).weights(Flow(), (0.9, 0.7, 0.5, 0.3), 2)
     torch.testing.assert_close(grad, weights.pulls[0] * again)
 

@@ -57,14 +57,8 @@ def test_roles_are_made_once_what_they_look_at_exists():
         heads=RoleSpec(build=Heads(features="critic")), critic=RoleSpec(copy_of="student"),
         student=RoleSpec(copy_of="teacher", transforms=(Zero(),)), lora=RoleSpec(shares="teacher"),
     )  # fmt: skip
-    assert (
-        made["lora"].module is made["teacher"].module and made["critic"].module is not made["student"].module
-    )
-    assert (
-        made["critic"].module.network.weight.abs().sum()
-        == 0
-        < made["teacher"].module.network.weight.abs().sum()
-    )
+    assert made["lora"].module is made["teacher"].module and made["critic"].module is not made["student"].module
+    assert made["critic"].module.network.weight.abs().sum() == 0 < made["teacher"].module.network.weight.abs().sum()
     assert made["heads"].module.in_features == 2
 
 
@@ -92,9 +86,7 @@ def test_what_cannot_be_made_is_explained(spec, says):
 
 def test_an_exact_teacher_can_be_copied_without_sharing():
     teacher = Mixture(torch.eye(2), 0.1, Flow())
-    made = assemble(
-        Made(specs={"student": RoleSpec(copy_of="teacher")}), {"teacher": Role("teacher", teacher)}
-    )
+    made = assemble(Made(specs={"student": RoleSpec(copy_of="teacher")}), {"teacher": Role("teacher", teacher)})
     made["student"].module.means.zero_()
     assert teacher.means.sum() == 2
     assert Sampler(steps=2).sample(made["teacher"], torch.zeros(3, 2)).shape == (3, 2)

@@ -21,12 +21,8 @@ def same(a, b):
 def test_combine_weights_samples_of_every_kind_of_state(state):
     w = torch.tensor([2.0, -1.0])
     doubled = tree.combine((w, state), (1.0, state))
-    assert same(
-        tree.index(doubled, torch.tensor([0])), tree.index(tree.combine((3.0, state)), torch.tensor([0]))
-    )
-    assert same(
-        tree.index(doubled, torch.tensor([1])), tree.index(tree.combine((0.0, state)), torch.tensor([1]))
-    )
+    assert same(tree.index(doubled, torch.tensor([0])), tree.index(tree.combine((3.0, state)), torch.tensor([0])))
+    assert same(tree.index(doubled, torch.tensor([1])), tree.index(tree.combine((0.0, state)), torch.tensor([1])))
 
 
 @pytest.mark.parametrize("state", STATES.values(), ids=STATES)

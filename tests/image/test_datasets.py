@@ -54,9 +54,7 @@ def test_photographs_stand_upright(tmp_path):
 def test_an_unreadable_picture_is_named(tmp_path, damage):
     picture(tmp_path / "a.png", (64, 64))
     whole = (tmp_path / "a.png").read_bytes()
-    (tmp_path / "a.png").write_bytes(
-        {"text": b"hello", "cut": whole[: len(whole) // 2], "empty": b""}[damage]
-    )
+    (tmp_path / "a.png").write_bytes({"text": b"hello", "cut": whole[: len(whole) // 2], "empty": b""}[damage])
     with pytest.raises(DataError, match=r"a.png is not a readable picture: .* Mend or remove it"):
         PictureFolder(folder=tmp_path).open()[0]
 

@@ -64,9 +64,7 @@ def test_a_network_predicts_states_of_its_shape(kind):
 def test_default_taps_are_features_with_a_sample_axis(kind):
     denoiser = built(kind)
     features = asked(denoiser, taps=denoiser.taps).features
-    assert set(features) == set(denoiser.taps) != set() and all(
-        len(feature) == 2 for feature in features.values()
-    )
+    assert set(features) == set(denoiser.taps) != set() and all(len(feature) == 2 for feature in features.values())
 
 
 @pytest.mark.parametrize("kind", ATTENTION)
@@ -213,7 +211,4 @@ def test_the_teacher_that_ships_draws_the_digits_that_are_asked_for():
     denoiser, label = DigitsTeacher().build().eval(), torch.arange(100) % 10
     noise = torch.randn(100, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     drawn = Sampler(steps=16).sample(Role("teacher", denoiser), noise, {"label": label})
-    assert (
-        DigitsTeacher().sampler().steps == 64
-        and LabelAccuracy().measure(drawn, drawn, {"label": label}) > 0.9
-    )
+    assert DigitsTeacher().sampler().steps == 64 and LabelAccuracy().measure(drawn, drawn, {"label": label}) > 0.9

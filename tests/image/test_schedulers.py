@@ -32,10 +32,7 @@ def test_a_table_of_betas_is_read(scheduler, kind):
     assert torch.allclose(torch.tensor(path.alphas_cumprod), scheduler.alphas_cumprod, atol=1e-6, rtol=0)
     i = torch.arange(len(path.alphas_cumprod))
     t = (i + 1) / len(i)
-    assert (
-        torch.allclose(path.alpha(t) ** 2, scheduler.alphas_cumprod, atol=2e-6)
-        and path.alpha(t).isfinite().all()
-    )
+    assert torch.allclose(path.alpha(t) ** 2, scheduler.alphas_cumprod, atol=2e-6) and path.alpha(t).isfinite().all()
     assert torch.allclose(path.native(t), i.float(), atol=1e-3)
 
 

@@ -63,9 +63,7 @@ def test_student_and_heads_move_and_nobody_else() -> None:
     before = copy.deepcopy({name: module.state_dict() for name, module in start.items()})
     run = toys.train(ADD(steps=3), start, data=data(), size=8)
     for name, kept in before.items():
-        assert all(
-            torch.equal(value, kept[key]) for key, value in run.roles[name].module.state_dict().items()
-        )
+        assert all(torch.equal(value, kept[key]) for key, value in run.roles[name].module.state_dict().items())
     student = run.roles["student"].tensors()
     assert any(not torch.equal(value, before["teacher"][key]) for key, value in student.items())
 

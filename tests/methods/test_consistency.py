@@ -39,9 +39,7 @@ def flow_map():
 
 def network():
     torch.manual_seed(0)
-    return MLPDenoiser(
-        path="trigonometric", path_options={"sigma_data": 0.5}, kind="velocity", width=16
-    ).build()
+    return MLPDenoiser(path="trigonometric", path_options={"sigma_data": 0.5}, kind="velocity", width=16).build()
 
 
 @pytest.mark.parametrize(("derivative", "tolerance"), [("exact", 1e-5), ("difference", 1e-3)])
@@ -59,10 +57,7 @@ def test_a_wrong_function_has_one() -> None:
 def test_both_derivatives_agree_on_a_network() -> None:
     denoiser, t = network().double(), torch.linspace(0.2, 1.3, 5, dtype=torch.float64)
     x, dx = torch.ones(5, 2, dtype=torch.float64), torch.full((5, 2), 0.3, dtype=torch.float64)
-    results = [
-        along(lambda x, t: denoiser.predict(x, t).velocity, x, t, dx, 0.5 * t)
-        for along in (exact, difference)
-    ]
+    results = [along(lambda x, t: denoiser.predict(x, t).velocity, x, t, dx, 0.5 * t) for along in (exact, difference)]
     for ours, twin in zip(*results, strict=True):
         torch.testing.assert_close(ours, twin, atol=1e-4, rtol=1e-3)
 

@@ -49,9 +49,7 @@ def test_teacher_and_student_of_a_halving_get_the_same_w() -> None:
     ctx, batch = setting()
     asked = []
     for name in ("student", "previous"):
-        ctx.roles[name].module.scalars["w"].register_forward_hook(
-            lambda module, args, out: asked.append(args[0])
-        )
+        ctx.roles[name].module.scalars["w"].register_forward_hook(lambda module, args, out: asked.append(args[0]))
     next(GridJumps(steps=4, teacher="previous", scalars={"w": (1.0, 5.0)}).events(batch, ctx, attached=True))
     assert len(asked) == 3
     assert all(torch.equal(w, asked[0]) for w in asked)
@@ -85,9 +83,7 @@ def test_the_stochastic_sampler_jumps_two_steps_and_renoises_one() -> None:
         t, s = torch.tensor(times[n]), torch.tensor(times[n + 1])
         step = Overshoot().weights(path, times, n)
         x_s = (
-            step.keep * path.noised(x0, noise, t.expand(20000))
-            + step.pulls[0] * x0
-            + step.fresh * rng.normal(20000, 1)
+            step.keep * path.noised(x0, noise, t.expand(20000)) + step.pulls[0] * x0 + step.fresh * rng.normal(20000, 1)
         )
         assert abs(float(x_s.mean() - path.alpha(s))) < 0.03
         assert abs(float(x_s.std() - path.sigma(s))) < 0.03

@@ -17,9 +17,7 @@ HEADS = ProjectionHeads(condition="label")
 
 
 def fingerprint(module: torch.nn.Module) -> str:
-    return hashlib.sha256(
-        b"".join(value.numpy().tobytes() for value in module.state_dict().values())
-    ).hexdigest()
+    return hashlib.sha256(b"".join(value.numpy().tobytes() for value in module.state_dict().values())).hexdigest()
 
 
 def run(**options):
@@ -48,9 +46,7 @@ def test_samples_and_real_states_are_noised_on_their_own() -> None:
     _, engine = run()
     loss = engine.plan.phases[1].updates[1].loss
     x = torch.zeros(64, 2)
-    (fake, t_fake), (real, t_real) = (
-        loss.noised(x, engine.ctx, f"adversarial/{name}") for name in ("fake", "real")
-    )
+    (fake, t_fake), (real, t_real) = (loss.noised(x, engine.ctx, f"adversarial/{name}") for name in ("fake", "real"))
     assert not torch.equal(t_fake, t_real) and not torch.equal(fake, real)
 
 

@@ -64,9 +64,7 @@ def test_detached_score_identity_collapses_to_dmd(level: float) -> None:
     ctx = detached(context(Karras(t_min=0.0), teacher=(0.0, 1.0), critic=(1.5, 0.5**0.5)))
     shift = torch.tensor(1.5, requires_grad=True)
     event = Event(shift + 0.5**0.5 * ctx.rng.normal(100_000, 1))
-    ScoreIdentity(alpha=1.0, times=at(level), normalise=False).terms(event, ctx)[
-        "score_identity"
-    ].mean().backward()
+    ScoreIdentity(alpha=1.0, times=at(level), normalise=False).terms(event, ctx)["score_identity"].mean().backward()
     assert float(shift.grad) == pytest.approx(oracle.reverse_kl(level), rel=0.02)
 
 
@@ -142,9 +140,7 @@ def test_alpha_squared_weight_of_the_noise_error() -> None:
     ctx = context(Cosine(), critic=(0.0, 1.0))
     x = ctx.rng.normal(4096, 1)
     plain, weighted = (
-        Denoise(view="eps", level=level, times=at(0.5)).terms(Event(x), replace(ctx, rng=Rng(1)))[
-            "denoise_critic"
-        ]
+        Denoise(view="eps", level=level, times=at(0.5)).terms(Event(x), replace(ctx, rng=Rng(1)))["denoise_critic"]
         for level in ("one", "alpha-squared")
     )
     assert torch.allclose(weighted, 0.5 * plain, rtol=1e-4)

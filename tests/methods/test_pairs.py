@@ -124,8 +124,6 @@ def test_pairs_are_learnt() -> None:
     method = method.model_copy(update={"student_optimiser": fast, "regression": PairRegression(weight=10)})
     torch.manual_seed(0)
     start = MLPDenoiser(width=32).build()
-    run = toys.train(
-        method, {"teacher": ring, "student": start, "critic": MLPDenoiser(width=32).build()}, size=32
-    )
+    run = toys.train(method, {"teacher": ring, "student": start, "critic": MLPDenoiser(width=32).build()}, size=32)
     said = run.roles["student"].ask(run.ctx.state["pairs/noise"], 1.0).x0
     assert toys.rmse(said, run.ctx.state["pairs/end"]) < 0.8

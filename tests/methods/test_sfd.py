@@ -30,20 +30,14 @@ def setting(seed=0):
 def changes_per_rollout(**options):
     """How often the student's weights change during one roll-out."""
     method = SFD(steps=1, solver=Heun(), lr=1e-3, **options)
-    roles = assemble(
-        method, {"teacher": Role("teacher", toys.ring(PATH)), "student": Role("student", network())}
-    )
+    roles = assemble(method, {"teacher": Role("teacher", toys.ring(PATH)), "student": Role("student", network())})
     weight, seen = next(roles["student"].module.parameters()), set()
-    roles["student"].denoiser.network.register_forward_pre_hook(
-        lambda *_: seen.add(float(weight.sum().detach()))
-    )
+    roles["student"].denoiser.network.register_forward_pre_hook(lambda *_: seen.add(float(weight.sum().detach())))
     Engine(roles, method.plan(Sampler()), lambda start: batches(None, 8, start=start, shape=(2,))).run()
     return len(seen | {float(weight.sum().detach())}) - 1
 
 
-@pytest.mark.parametrize(
-    ("options", "times"), [({"counts": (4,)}, 3), ({"counts": (3,), "free_first": False}, 3)]
-)
+@pytest.mark.parametrize(("options", "times"), [({"counts": (4,)}, 3), ({"counts": (3,), "free_first": False}, 3)])
 def test_the_optimiser_steps_at_every_trained_step_of_a_rollout(options, times) -> None:
     assert changes_per_rollout(**options) == times
 
@@ -91,9 +85,7 @@ def test_the_free_step_costs_no_call() -> None:
 def test_the_loss_sums_over_a_samples_values() -> None:
     ctx, batch = setting()
     event = next(TeacherRoute(solver=Heun()).events(batch, ctx, attached=True))
-    torch.testing.assert_close(
-        RouteMatch().terms(event, ctx)["l1"], (event.x - event.targets["x"]).abs().sum(1)
-    )
+    torch.testing.assert_close(RouteMatch().terms(event, ctx)["l1"], (event.x - event.targets["x"]).abs().sum(1))
 
 
 def test_one_student_for_several_numbers_of_steps_gets_the_number() -> None:

@@ -25,9 +25,7 @@ def test_the_student_meets_the_moved_critic() -> None:
     teacher = NETWORK.build()
     slow = SiD(steps=1).critic_optimiser.model_copy(update={"lr": 1e-1})
     losses = [
-        toys.train(SiD(steps=1, critic_optimiser=critic), {"teacher": teacher}, size=8)
-        .roles["student"]
-        .tensors()
+        toys.train(SiD(steps=1, critic_optimiser=critic), {"teacher": teacher}, size=8).roles["student"].tensors()
         for critic in (slow, slow.model_copy(update={"lr": 0.0}))
     ]
     assert any(not torch.equal(losses[0][key], losses[1][key]) for key in losses[0])

@@ -75,9 +75,7 @@ def test_routes_that_end_near_an_empty_sample_are_dropped() -> None:
 
 @pytest.mark.parametrize("derivative", ["exact", "difference"])
 def test_training_needs_no_data(derivative) -> None:
-    student = MLPDenoiser(
-        path="trigonometric", path_options={"sigma_data": 0.5}, kind="velocity", width=8
-    ).build()
+    student = MLPDenoiser(path="trigonometric", path_options={"sigma_data": 0.5}, kind="velocity", width=8).build()
     method = TBCM(steps=2, points=4, derivative=derivative)
     engine = toys.train(method, {"teacher": LAW, "student": student}, data=None, size=4)
     assert engine.step == 2 and engine.sampler.times == (math.pi / 2, 1.0)

@@ -19,9 +19,7 @@ EDITABLE = "import sys, hatchling.build; print(hatchling.build.build_editable(sy
 
 def call(*command: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a command in the environment of this process, less what would lead it astray."""
-    clean = {
-        key: value for key, value in os.environ.items() if not key.startswith(("DISTILL_", "PYTHONPATH"))
-    }
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("DISTILL_", "PYTHONPATH"))}
     settings = {"PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
         list(map(str, command)),
@@ -35,9 +33,7 @@ def call(*command: object, cwd: Path | None = None, **env: str) -> subprocess.Co
 
 def build(package: Path, into: Path) -> subprocess.CompletedProcess[str]:
     """Build a package's wheel into a folder, with what is installed."""
-    return call(
-        sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", into, package, cwd=into.parent
-    )
+    return call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", into, package, cwd=into.parent)
 
 
 @dataclass

@@ -10,9 +10,7 @@ import pytest
 
 from distill.core.registry import discover
 
-OURS = sorted(
-    (s for s in discover() if s.distribution.startswith("distill-")), key=lambda source: source.name
-)
+OURS = sorted((s for s in discover() if s.distribution.startswith("distill-")), key=lambda source: source.name)
 LOADED = "; import sys; print(sorted({'torch', 'pydantic', 'rich', 'typer', 'numpy'} & set(sys.modules)))"
 
 
@@ -35,10 +33,7 @@ def test_importing_the_core_imports_nothing_heavy():
 
 
 def test_listing_all_components_imports_nothing_heavy():
-    assert (
-        loaded("from distill.core.registry import default_registry as r; r().components(); r().faults()")
-        == "[]"
-    )
+    assert loaded("from distill.core.registry import default_registry as r; r().components(); r().faults()") == "[]"
 
 
 @pytest.mark.parametrize("source", OURS, ids=lambda source: source.name)

@@ -40,18 +40,14 @@ def test_it_stands_outside_the_workspace():
     root = SMELL.parents[2]
     assert "third_party" not in (root / "pyproject.toml").read_text()
     assert not any(
-        b"smell" in path.read_bytes()
-        for path in (root / "core/src").rglob("*.py")
-        if path.parent.name != "testing"
+        b"smell" in path.read_bytes() for path in (root / "core/src").rglob("*.py") if path.parent.name != "testing"
     )
     assert not (SMELL / "src/distill").exists()
 
 
 def test_it_is_listed_and_shown(stranger):
     found = {
-        entry["kind"]: entry
-        for entry in json.loads(run(stranger, "list", "--json"))
-        if entry["plugin"] == "smell"
+        entry["kind"]: entry for entry in json.loads(run(stranger, "list", "--json")) if entry["plugin"] == "smell"
     }
     assert {kind: entry["name"] for kind, entry in found.items()} == PARTS
     assert {entry["distribution"] for entry in found.values()} == {"distill-smell"}
@@ -89,7 +85,5 @@ def test_it_passes_the_conformance_kit(stranger):
 
 
 def test_its_own_tests_pass(stranger):
-    done = stranger.python(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", SMELL / "tests", OMP_NUM_THREADS="1"
-    )
+    done = stranger.python("-m", "pytest", "-q", "-p", "no:cacheprovider", SMELL / "tests", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -17,9 +17,7 @@ def assert_works(env):
     done = env.python("-c", USE)
     assert done.returncode == 0, done.stderr
     listed = json.loads(env.distill("plugins", "--json").stdout)
-    assert {record["distribution"]: record["state"] for record in listed} == {
-        f"distill-{name}": "ok" for name in NAMES
-    }
+    assert {record["distribution"]: record["state"] for record in listed} == {f"distill-{name}": "ok" for name in NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -52,15 +52,11 @@ def main() -> None:
     """Run the command line, or say in one message what keeps it from being imported."""
     try:
         from distill.core.cli import main as run
-    except (
-        Exception
-    ) as error:  # importing a stranger's `distill` runs a stranger's code: it may raise anything
+    except Exception as error:  # importing a stranger's `distill` runs a stranger's code: it may raise anything
         reasons = [describe_stray(path) for path in strays()]
         if "--debug" in sys.argv or not (reasons or isinstance(error, ImportError)):
             raise
         reasons = reasons or ["Try: pip install --force-reinstall distill-core."]
-        print(
-            f"distill cannot start: {type(error).__name__}: {error}.", *reasons, sep="\n  ", file=sys.stderr
-        )
+        print(f"distill cannot start: {type(error).__name__}: {error}.", *reasons, sep="\n  ", file=sys.stderr)
         sys.exit(2)
     run()

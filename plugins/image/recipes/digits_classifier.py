@@ -1,17 +1,18 @@
 """Trains the small classifier in whose features digits are compared: `python digits_classifier.py OUT.safetensors`.
 
-Three quarters of scikit-learn's digits train it, a quarter tests it; it ends at about 99 % test accuracy in half a minute
-on one core. The features are scaled to unit variance, which changes no answer: a ReLU follows them.
+Three quarters of scikit-learn's digits train it, a quarter tests it; it ends at about 99 % test accuracy within half a
+minute on one core. The features are scaled to unit variance, which changes no answer: a ReLU follows them.
 """
 
 import sys
 
 import torch
+from safetensors.torch import save_file
+from torch.nn.functional import cross_entropy, dropout, relu
+
 from distill.core import Samples
 from distill.image.datasets import Digits
 from distill.image.features import DigitFeatures
-from safetensors.torch import save_file
-from torch.nn.functional import cross_entropy, dropout, relu
 
 EPOCHS, BATCH = 60, 64
 
@@ -28,7 +29,7 @@ def main(out: str) -> None:
     optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.05)
     steps = EPOCHS * (len(train) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
-    for step in range(steps):
+    for _ in range(steps):
         rows = train[torch.randint(len(train), (BATCH,))]
         noisy = data["x"][rows] + 0.1 * torch.randn(BATCH, 1, 8, 8)
         logits = network.fc2(dropout(relu(network(noisy)), 0.3))

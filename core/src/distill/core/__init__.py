@@ -1,4 +1,4 @@
-"""distill.core: hookspecs, values and one engine. Names are imported when they are first used, so this costs nothing."""
+"""distill.core: hookspecs, values and one engine. Names are imported when first used, so this costs nothing."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -12,22 +12,56 @@ if TYPE_CHECKING:
     from distill.core.claims import Row as Row
     from distill.core.contracts import (
         Action as Action,
+    )
+    from distill.core.contracts import (
         Batch as Batch,
+    )
+    from distill.core.contracts import (
         Builder as Builder,
+    )
+    from distill.core.contracts import (
         Context as Context,
+    )
+    from distill.core.contracts import (
         DataSource as DataSource,
+    )
+    from distill.core.contracts import (
         Event as Event,
+    )
+    from distill.core.contracts import (
         Fit as Fit,
+    )
+    from distill.core.contracts import (
         HeadBuilder as HeadBuilder,
+    )
+    from distill.core.contracts import (
         Lens as Lens,
+    )
+    from distill.core.contracts import (
         Loss as Loss,
+    )
+    from distill.core.contracts import (
         Method as Method,
+    )
+    from distill.core.contracts import (
         Metric as Metric,
+    )
+    from distill.core.contracts import (
         Modality as Modality,
+    )
+    from distill.core.contracts import (
         RoleSpec as RoleSpec,
+    )
+    from distill.core.contracts import (
         Subject as Subject,
+    )
+    from distill.core.contracts import (
         Terms as Terms,
+    )
+    from distill.core.contracts import (
         Trajectory as Trajectory,
+    )
+    from distill.core.contracts import (
         Transform as Transform,
     )
     from distill.core.data import Samples as Samples

@@ -62,9 +62,7 @@ def _out(text: str) -> Any:
 @app.command(cls=_Command)
 def plugins(
     json: Json = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Diagnose; exit code 2 if anything is wrong.")
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Diagnose; exit code 2 if anything is wrong.")] = False,
     requirements: Annotated[bool, typer.Option("--requirements", help="Print name==version lines.")] = False,
     time: Annotated[bool, typer.Option("--time", help="Show what importing each plugin costs.")] = False,
 ) -> None:
@@ -91,9 +89,7 @@ def plugins(
 @app.command("list")
 def list_(
     kind: Annotated[str | None, typer.Argument(help=f"One of: {', '.join(map(plural, KINDS))}.")] = None,
-    modality: Annotated[
-        str | None, typer.Option(help="Only what is made for this modality, or suits any.")
-    ] = None,
+    modality: Annotated[str | None, typer.Option(help="Only what is made for this modality, or suits any.")] = None,
     json: Json = False,
 ) -> None:
     """The components that plugins provide."""
@@ -118,9 +114,7 @@ def _singular(word: str) -> str:
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="A component: `dmd2`, or `methods:dmd2`.")],
-    kind: Annotated[
-        str | None, typer.Option(help="Which kind, if several have a component of that name.")
-    ] = None,
+    kind: Annotated[str | None, typer.Option(help="Which kind, if several have a component of that name.")] = None,
     json: Json = False,
 ) -> None:
     """What a component is, and its options. For a method also its roles, paper and claim."""
@@ -168,13 +162,9 @@ def check(plugin: Annotated[str, typer.Argument(help="The name of an installed p
 @app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe, in YAML.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Change the recipe.")
-    ] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Change the recipe.")] = None,
     out: Annotated[Path | None, _out("The run's folder.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where the run in that folder stopped.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in that folder stopped.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print plan, parameters and memory; train nothing.")
     ] = False,
@@ -194,9 +184,7 @@ def train(
 @app.command()
 def sample(
     source: Annotated[str, typer.Argument(help="A run's folder, or a model.")],
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Network calls; by default what it was trained for.")
-    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Network calls; by default what it was trained for.")] = None,
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many samples.")] = 16,
     out: Annotated[Path, _out("The folder for the samples.")] = Path("samples"),
     seed: Annotated[int, typer.Option(help="The seed of the noise.")] = 0,
@@ -213,9 +201,7 @@ def sample(
 @app.command("eval")
 def evaluate(
     run: Run,
-    metrics: Annotated[
-        str, typer.Option(help="Names, separated by commas; all that fit when left out.")
-    ] = "",
+    metrics: Annotated[str, typer.Option(help="Names, separated by commas; all that fit when left out.")] = "",
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many samples to measure.")] = 1000,
 ) -> None:
     """Measure the samples of a run."""
@@ -297,9 +283,7 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        _leave(
-            f"error: {where}{error.strerror or error}. Check the path, its permissions and the free space.", 2
-        )
+        _leave(f"error: {where}{error.strerror or error}. Check the path, its permissions and the free space.", 2)
     except Exception as error:
         if debug:
             raise
@@ -330,9 +314,7 @@ def _split(arguments: list[str]) -> tuple[list[str], bool, list[str]]:
 def _block(names: list[str]) -> None:
     """Leave plugins out; through the environment, so that worker processes leave them out as well."""
     if not all(names):
-        raise DistillError(
-            "--no-plugin needs a name: of a plugin or a distribution, as `distill plugins` lists them."
-        )
+        raise DistillError("--no-plugin needs a name: of a plugin or a distribution, as `distill plugins` lists them.")
     if names:
         os.environ["DISTILL_BLOCK"] = ",".join(filter(None, [os.environ.get("DISTILL_BLOCK"), *names]))
         default_registry.cache_clear()

@@ -117,14 +117,10 @@ def _start(folder: Path, resume: bool, step: str | None) -> Path | None:
         return checkpoint_of(folder, step)
     if not checkpoint.steps(folder / "checkpoints"):
         if resume:
-            console.print(
-                f"{folder} has no checkpoint yet: this run starts from the beginning", soft_wrap=True
-            )
+            console.print(f"{folder} has no checkpoint yet: this run starts from the beginning", soft_wrap=True)
         return None
     if not resume:
-        raise RecipeError(
-            f"{folder} holds a run already: go on with --resume, or choose another folder with --out"
-        )
+        raise RecipeError(f"{folder} holds a run already: go on with --resume, or choose another folder with --out")
     return checkpoint_of(folder)
 
 
@@ -254,9 +250,7 @@ def _conditions(run: Run, given: Sequence[str], n: int, seed: int) -> dict[str, 
     return cond
 
 
-def measure(
-    run: Run, role: Role, sampler: Sampler, n: int, metrics: Mapping[str, Metric]
-) -> dict[str, float]:
+def measure(run: Run, role: Role, sampler: Sampler, n: int, metrics: Mapping[str, Metric]) -> dict[str, float]:
     """Metrics, calls and milliseconds per sample of one way of sampling."""
     cond = run.conditions(n)
     run.draw(role, sampler, min(n, 50), inference=True)
@@ -315,9 +309,7 @@ def _number(value: float) -> str:
 def write_report(folder: Path, run: Run, pictures: Sequence[tuple[Path, str]] = ()) -> Path:
     """report.html of a run: results, pictures, curves, recipe."""
     losses, gradients = _series(folder)
-    shown = list(pictures) or [
-        (path, f"student, {path.stem.replace('-', ' ')}") for path in _previews(folder)[-2:]
-    ]
+    shown = list(pictures) or [(path, f"student, {path.stem.replace('-', ' ')}") for path in _previews(folder)[-2:]]
     sections = [_results(found)] if (found := _measured(folder)) else []
     if shown:
         sections.append(report.section("Samples", *(report.picture(path, text) for path, text in shown)))
@@ -346,9 +338,7 @@ def _previews(folder: Path) -> list[Path]:
 
 def _results(rows: Mapping[str, Mapping[str, float]]) -> str:
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    cells = [
-        [title, *(_number(row[key]) if key in row else "" for key in names)] for title, row in rows.items()
-    ]
+    cells = [[title, *(_number(row[key]) if key in row else "" for key in names)] for title, row in rows.items()]
     return report.section("Results", report.table(["", *names], cells))
 
 

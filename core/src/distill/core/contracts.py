@@ -1,6 +1,6 @@
 """What plugins implement: one screen of values and base classes. `docs/architecture.md` says how they meet.
 
-    trajectory.events(batch, ctx) ──▶ Event ──▶ loss.terms(event, ctx) ──▶ {name: tensor} ──▶ engine moves loss.moves
+trajectory.events(batch, ctx) ──▶ Event ──▶ loss.terms(event, ctx) ──▶ {name: tensor} ──▶ engine moves loss.moves
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ class Event:
             RecipeError: there are none.
         """
         if "real" not in self.targets:
-            raise RecipeError("a loss of this method compares with data, and there are none: name a dataset under 'data:'")
+            raise RecipeError(
+                "a loss of this method compares with data, and there are none: name a dataset under 'data:'"
+            )
         return self.targets["real"]
 
 

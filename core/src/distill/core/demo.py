@@ -52,14 +52,10 @@ def _make_room(out: Path) -> None:
     elif out.is_dir() and not any(out.iterdir()):
         out.rmdir()
     elif out.exists():
-        raise RecipeError(
-            f"{out} exists, and no demo made it: choose another folder with --out, or move it away"
-        )
+        raise RecipeError(f"{out} exists, and no demo made it: choose another folder with --out, or move it away")
 
 
-def _rows(
-    run: Run, slow: Sampler, n: int, out: Path
-) -> tuple[dict[str, dict[str, float]], list[tuple[Path, str]]]:
+def _rows(run: Run, slow: Sampler, n: int, out: Path) -> tuple[dict[str, dict[str, float]], list[tuple[Path, str]]]:
     """Numbers and a picture of the teacher, and of the student at each number of steps that it knows."""
     ways = {way("teacher", slow.steps): (run.roles["teacher"], slow)}
     known = len(run.sampler.times or (1,))

@@ -73,8 +73,10 @@ class Denoiser(nn.Module):
         t = self.times(t, x)
         features: dict[str, Any] = {}
         with ExitStack() as stack:
-            stack.enter_context(self._tapped(taps, features))
-            stack.enter_context(self._with_scalars(scalars))
+            if taps:
+                stack.enter_context(self._tapped(taps, features))
+            if scalars:
+                stack.enter_context(self._with_scalars(scalars))
             value, cache = self._call(x, t, dict(cond or {}), cache)
         return Prediction(self.kind, value, x, t, self.path, features, cache)
 
@@ -147,9 +149,6 @@ class Denoiser(nn.Module):
                 f"this denoiser takes no extra input {', '.join(sorted(unknown))}; it takes "
                 f"{', '.join(self.scalars) or 'none'}. The transform 'scalar-input' adds one."
             )
-        if not scalars:
-            yield
-            return
         shift = sum(self.scalars[name](value) for name, value in scalars.items())
         handles = [
             self.submodule(site).register_forward_hook(lambda module, args, output: output + shift)

@@ -115,9 +115,7 @@ def _load_error(record: PluginRecord) -> DistillError:
 
 _FAULTS: dict[str, Callable[[PluginRecord], DistillError]] = {
     "broken": _load_error,
-    "blocked": lambda record: PluginLoadError(
-        f"plugin {record} is installed but not loaded: {record.error}."
-    ),
+    "blocked": lambda record: PluginLoadError(f"plugin {record} is installed but not loaded: {record.error}."),
     "conflict": lambda record: PluginConflict(record.error),
     "incompatible": lambda record: IncompatibleSpec(record.error),
 }
@@ -205,9 +203,7 @@ def _spec_refusal(source: Source, declared: object, spec: int) -> str:
     """Why a plugin written for `declared` is refused, and what to install; empty when it is welcome."""
     if declared in (spec, spec - 1):
         return ""
-    wants = (
-        f"was written for hookspec version {declared}" if declared is not None else "declares no DISTILL_SPEC"
-    )
+    wants = f"was written for hookspec version {declared}" if declared is not None else "declares no DISTILL_SPEC"
     newer = isinstance(declared, int) and declared > spec
     remedy = f"pip install -U {'distill-core' if newer else source.distribution}"
     return (
@@ -246,8 +242,6 @@ def _checked(hook: str, components: Iterable[object]) -> tuple[Component, ...]:
             raise ValueError(f"{hook}(): {component.name!r} is empty, holds a colon, or is given twice")
         for target in filter(None, (component.target or "(empty)", component.claim)):
             if not _TARGET.fullmatch(target):
-                raise ValueError(
-                    f"{hook}(): {component.name!r} has the target {target!r}; write 'module:attribute'"
-                )
+                raise ValueError(f"{hook}(): {component.name!r} has the target {target!r}; write 'module:attribute'")
         valid[component.name] = component
     return tuple(valid.values())

@@ -236,7 +236,7 @@ class Engine:
         for group in optimiser.param_groups:
             group["lr"] = settings.rate(self.phase_step, self.phase.steps)
         optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        optimiser.optimizer.zero_grad(set_to_none=True)
         if isinstance(role.module, Subject) and role.module.on_step_end():
             self.optimisers[name] = self._optimiser(name)
         return {f"{name}_grad_norm": norm}

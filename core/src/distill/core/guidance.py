@@ -76,9 +76,7 @@ def cfg(w: Weight, *names: str, interval: tuple[float, float] | None = None) -> 
     return Guidance(((w, frozenset()), (1 - w, dropped)), interval)
 
 
-def drop_conditions(
-    cond: Mapping[str, Any], dropped: frozenset[str], null: Mapping[str, Any]
-) -> dict[str, Any]:
+def drop_conditions(cond: Mapping[str, Any], dropped: frozenset[str], null: Mapping[str, Any]) -> dict[str, Any]:
     """The conditions with the dropped ones replaced by their null values, broadcast over the batch."""
     names = set(cond) & set(null) if dropped == EVERYTHING else dropped & set(cond)
     if dropped and (not names or not names <= set(null)):

@@ -189,8 +189,6 @@ class Copy(Action):
         ctx.roles[self.target].load(ctx.roles[self.source].tensors())
 
 
-def one_phase(
-    updates: Iterable[Update], steps: int, optimisers: dict[str, Optimiser], **phase: Any
-) -> tuple[Phase]:
+def one_phase(updates: Iterable[Update], steps: int, optimisers: dict[str, Optimiser], **phase: Any) -> tuple[Phase]:
     """The phases of a plan that has one."""
     return (Phase(updates=tuple(updates), steps=steps, optimisers=optimisers, **phase),)

@@ -49,9 +49,7 @@ def _telling_rows(dataset: Any) -> list[int]:
         raise DataError("the dataset has no samples: check its folder, split and filters")
     fields = dataset.tensors.values() if isinstance(dataset, Samples) else ()
     whole = [field for field in fields if field.ndim == 1 and not field.is_floating_point()]
-    return sorted(
-        {0, len(dataset) - 1, *(int(end) for field in whole for end in (field.argmin(), field.argmax()))}
-    )
+    return sorted({0, len(dataset) - 1, *(int(end) for field in whole for end in (field.argmin(), field.argmax()))})
 
 
 def _ask(role: Role, x: Any, cond: Mapping[str, Any]) -> None:
@@ -65,25 +63,20 @@ def _ask(role: Role, x: Any, cond: Mapping[str, Any]) -> None:
     device = next(iter(role.module.parameters()), torch.zeros(0)).device
     try:
         with as_in_use(role):
-            role.ask(
-                tree.to(x, device), role.denoiser.path.t_max, {k: tree.to(v, device) for k, v in cond.items()}
-            )
+            role.ask(tree.to(x, device), role.denoiser.path.t_max, {k: tree.to(v, device) for k, v in cond.items()})
     except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         given = {
-            name: value.tolist()
-            for name, value in cond.items()
-            if isinstance(value, torch.Tensor) and value.ndim == 1
+            name: value.tolist() for name, value in cond.items() if isinstance(value, torch.Tensor) and value.ndim == 1
         }
         why = f"it wants the condition {error}" if isinstance(error, KeyError) else error
         raise DataError(
-            f"the {role.name} cannot be asked about the data: {why}. Their conditions are {given or ', '.join(cond) or 'none'}: "
+            f"the {role.name} cannot be asked about the data: {why}. Their conditions are "
+            f"{given or ', '.join(cond) or 'none'}: "
             "choose data that have what it was trained with."
         ) from error
 
 
 def _shape(x: Any) -> Any:
     return (
-        {key: _shape(part) for key, part in x.items()}
-        if isinstance(x, Mapping)
-        else list(tree.leaves(x)[0].shape[1:])
+        {key: _shape(part) for key, part in x.items()} if isinstance(x, Mapping) else list(tree.leaves(x)[0].shape[1:])
     )

@@ -26,9 +26,7 @@ from distill.core.registry import Registry
 T = TypeVar("T", bound=Options)
 MOST_VALUES = 20_000
 """A recipe with more is no recipe: aliases of aliases can make a few lines of YAML endless."""
-PLAIN = {
-    f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge")
-}
+PLAIN = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge")}
 
 
 def _reference(value: Any) -> Any:
@@ -171,9 +169,7 @@ def _note_lines(node: yaml.Node, path: tuple[str, ...], source: Source) -> None:
         for key, value in node.value:
             place, line = (*path, str(key.value)), f"{source.name}:{key.start_mark.line + 1}"
             if place in source.places:
-                raise RecipeError(
-                    f"{line}: the key '{'.'.join(place)}' stands at {source.places[place]} already"
-                )
+                raise RecipeError(f"{line}: the key '{'.'.join(place)}' stands at {source.places[place]} already")
             source.places[place] = line
             _note_lines(value, place, source)
     elif isinstance(node, yaml.SequenceNode):
@@ -214,9 +210,7 @@ def _key(place: Any, part: str, override: str) -> Any:
     if not isinstance(place, list):
         return part
     if not part.isdecimal() or int(part) >= len(place):
-        raise RecipeError(
-            f"override '{override}': a list of {len(place)} has no '{part}'; write 0 for its first"
-        )
+        raise RecipeError(f"override '{override}': a list of {len(place)} has no '{part}'; write 0 for its first")
     return int(part)
 
 
@@ -250,11 +244,7 @@ def _given(problem: dict[str, Any]) -> str:
 
 def _fields_at(model: type[Options], loc: Sequence[Any]) -> list[str]:
     for part in loc:
-        field = (
-            model.model_fields.get(str(part))
-            if isinstance(model, type) and issubclass(model, Options)
-            else None
-        )
+        field = model.model_fields.get(str(part)) if isinstance(model, type) and issubclass(model, Options) else None
         inner = field.annotation if field is not None else model
         choices = [arg for arg in (inner, *getattr(inner, "__args__", ())) if isinstance(arg, type)]
         nested = [choice for choice in choices if issubclass(choice, Options)]

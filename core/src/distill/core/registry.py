@@ -71,9 +71,7 @@ class Entry:
     def load_claim(self) -> object:
         """Import the claim of a method."""
         if not self.component.claim:
-            raise PluginLoadError(
-                f"{self.kind} {self.qualified!r} of plugin {self.plugin} declares no claim."
-            )
+            raise PluginLoadError(f"{self.kind} {self.qualified!r} of plugin {self.plugin} declares no claim.")
         return self._import(self.component.claim)
 
     def _import(self, target: str) -> object:
@@ -209,9 +207,7 @@ class Registry:
         distribution = FIRST_PARTY.get(name)
         if distribution and all(record.distribution != distribution for record in self._records):
             parts.append(f"{distribution!r} provides {name!r}: pip install {distribution}.")
-        parts += [
-            f"Plugin {each} is {each.state}: {each.error}." for each in self._records if not each.usable
-        ]
+        parts += [f"Plugin {each} is {each.state}: {each.error}." for each in self._records if not each.usable]
         return " ".join(parts)
 
 

@@ -47,9 +47,7 @@ def folded(title: str, *parts: str) -> str:
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of texts."""
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 
 
@@ -70,15 +68,11 @@ def code(text: str) -> str:
 
 def curves(series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     """Small multiples of named curves over steps, one SVG each."""
-    drawn = (
-        _curve(name, points, COLOURS[i % len(COLOURS)]) for i, (name, points) in enumerate(series.items())
-    )
+    drawn = (_curve(name, points, COLOURS[i % len(COLOURS)]) for i, (name, points) in enumerate(series.items()))
     return "".join(drawn)
 
 
-def _curve(
-    name: str, points: Sequence[tuple[float, float]], colour: str, width: int = 420, height: int = 170
-) -> str:
+def _curve(name: str, points: Sequence[tuple[float, float]], colour: str, width: int = 420, height: int = 170) -> str:
     points = smooth([point for point in points if math.isfinite(point[1])]) or [(0.0, 0.0)]
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     low, high = min(ys), max(ys)

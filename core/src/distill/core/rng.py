@@ -21,9 +21,7 @@ class Rng:
     does not change results; ragged states are drawn by rank instead, since their row counts differ.
     """
 
-    def __init__(
-        self, seed: int, *, rank: int = 0, world: int = 1, device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, seed: int, *, rank: int = 0, world: int = 1, device: torch.device | str = "cpu") -> None:
         self.seed, self.rank, self.world, self.device = seed, rank, world, torch.device(device)
         self._streams: dict[str, torch.Generator] = {}
 

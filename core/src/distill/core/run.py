@@ -109,9 +109,7 @@ class Run:
     def reference(self, n: int | None = None) -> Any:
         """Real samples to measure against: all of them, or n."""
         if self.dataset is None:
-            raise RecipeError(
-                "there is no data to measure against: name a dataset under 'data:' in the recipe"
-            )
+            raise RecipeError("there is no data to measure against: name a dataset under 'data:' in the recipe")
         size = n or len(self.dataset)  # type: ignore[arg-type]
         return next(batches(self.dataset, size)).x
 
@@ -200,9 +198,7 @@ def prepare(recipe: Recipe, source: Source, registry: Registry) -> Run:
     own = specs["student"].build if "student" in specs else None
     builder = own if isinstance(own, Builder) else taught.builder if taught else None
     if builder is None:
-        raise RecipeError(
-            f"{source.name}: name a 'teacher:' to distil, or a 'student:' to train from nothing"
-        )
+        raise RecipeError(f"{source.name}: name a 'teacher:' to distil, or a 'student:' to train from nothing")
     sampler = taught.sampler if taught else builder.sampler()
     with _blaming(source.place(("method",))):
         roles = assemble(method, {"teacher": taught.role} if taught else {}, specs)
@@ -223,9 +219,7 @@ def _blaming(place: str) -> Iterator[None]:
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(map(str, problem["loc"]))
-        raise RecipeError(
-            f"{place}: the method's {key}: {problem['msg'].removeprefix('Value error, ')}"
-        ) from error
+        raise RecipeError(f"{place}: the method's {key}: {problem['msg'].removeprefix('Value error, ')}") from error
     except ValueError as error:
         raise RecipeError(f"{place}: {error}") from error
 
@@ -234,9 +228,7 @@ def _check(run: Run) -> None:
     """What can be known to go wrong before anything is trained."""
     run.plan.check(run.roles)
     shapes = {
-        n: role.module.shape
-        for n, role in run.roles.items()
-        if isinstance(role.module, Denoiser) and role.module.shape
+        n: role.module.shape for n, role in run.roles.items() if isinstance(role.module, Denoiser) and role.module.shape
     }
     mine, theirs = (shapes.get(name) for name in ("student", "teacher"))
     if run.lens is None and mine and theirs and mine != theirs:
@@ -304,9 +296,7 @@ def _modality(recipe: Recipe, registry: Registry, taught: Taught | None) -> Moda
     if taught is not None and taught.modality is not None and recipe.student is None:
         return taught.modality
     named = [("denoiser", recipe.student), ("denoiser", recipe.teacher), ("dataset", recipe.data)]
-    known = {
-        (e.kind, each): e.component.modality for e in registry.components() for each in (e.name, e.qualified)
-    }
+    known = {(e.kind, each): e.component.modality for e in registry.components() for each in (e.name, e.qualified)}
     shown = [known.get((kind, _name(reference)), "") for kind, reference in named if reference]
     name = next(filter(None, shown), "")
     if name not in {entry.name for entry in registry.components("modality")}:
@@ -318,9 +308,7 @@ def _modality(recipe: Recipe, registry: Registry, taught: Taught | None) -> Moda
 def open_run(folder: Path, registry: Registry, step: str | None = None) -> Run:
     """A run from its folder, with the weights and the sampler of its newest checkpoint (or of `step`, "step-N")."""
     if not (folder / "recipe.yaml").is_file():
-        raise CheckpointError(
-            f"{folder} is no run: it has no recipe.yaml. Give the folder that `distill train` made."
-        )
+        raise CheckpointError(f"{folder} is no run: it has no recipe.yaml. Give the folder that `distill train` made.")
     recipe, source = load_recipe(folder / "recipe.yaml")
     run = prepare(recipe, source, registry)
     path = checkpoint_of(folder, step)
@@ -331,9 +319,7 @@ def open_run(folder: Path, registry: Registry, step: str | None = None) -> Run:
                 run.roles[name.removeprefix("role-")].load(tensors)
         run.sampler = Sampler.model_validate(state["sampler"])
     except (KeyError, RuntimeError, ValueError, DistillError) as error:
-        raise checkpoint.damaged(
-            path / "state.json", f"it does not fit {folder / 'recipe.yaml'}: {error}"
-        ) from error
+        raise checkpoint.damaged(path / "state.json", f"it does not fit {folder / 'recipe.yaml'}: {error}") from error
     return run
 
 

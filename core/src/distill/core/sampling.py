@@ -391,9 +391,7 @@ class Sampler(Options):
             return (*self.times, 0.0)
         return self.grid.times(path, self.steps)
 
-    def walk(
-        self, role: Role, noise: State, cond: Any = None, rng: Rng | None = None
-    ) -> Generator[Move, Any, Any]:
+    def walk(self, role: Role, noise: State, cond: Any = None, rng: Rng | None = None) -> Generator[Move, Any, Any]:
         """The roll-out from noise, step by step, without gradient."""
         path = role.denoiser.path
         times = self.grid_for(path)
@@ -416,4 +414,3 @@ class Sampler(Options):
         called = range(1 if self.free_first else 0, steps)
         evaluations = sum(self.solver.evaluations if n < steps - 1 else 1 for n in called)
         return evaluations * cfg(self.guidance).calls
-

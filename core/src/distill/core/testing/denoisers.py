@@ -117,9 +117,7 @@ def check_serialisation(case: Case) -> None:
     content = save({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()})
     twin = Trial.of(case)
     Role("student", twin.denoiser).load(load(content))
-    ensure(
-        equal(trial.ask(trial.all).value, twin.ask(twin.all).value), "loaded weights give other predictions"
-    )
+    ensure(equal(trial.ask(trial.all).value, twin.ask(twin.all).value), "loaded weights give other predictions")
 
 
 @check("taps", "denoiser")

@@ -85,9 +85,7 @@ class Case:
             if "samples" not in source.conformance:
                 samples = source.make().open()
                 fields = collate([samples[row % len(samples)] for row in range(size)])
-                return Batch(
-                    size, fields["x"], {name: value for name, value in fields.items() if name != "x"}
-                )
+                return Batch(size, fields["x"], {name: value for name, value in fields.items() if name != "x"})
         for builder in self.kin("denoiser"):
             return Batch(size, Batch(size, shape=builder.make().build().shape).noise(Rng(0)))
         return toy_batch(size)
@@ -116,9 +114,7 @@ def component_checks(plugin: str, registry: Registry | None = None) -> list[tupl
     """
     registry = registry or default_registry()
     record = registry.require(plugin)
-    checks: list[tuple[str, Callable[[], None]]] = [
-        (f"{plugin}: lazy", partial(check_lazy, record.entry_point))
-    ]
+    checks: list[tuple[str, Callable[[], None]]] = [(f"{plugin}: lazy", partial(check_lazy, record.entry_point))]
     for entry in registry.components():
         if entry.plugin.name == plugin:
             case = Case(entry, registry)
@@ -134,9 +130,7 @@ def _apply(case: Case, name: str, run: Run) -> None:
     declared = case.conformance
     reason = declared.get(name, declared.get(name.partition("/")[0]))
     if reason is not None:
-        ensure(
-            reason.strip(), f"`conformance` leaves out {name!r} without a reason: say why it does not apply"
-        )
+        ensure(reason.strip(), f"`conformance` leaves out {name!r} without a reason: say why it does not apply")
         raise unittest.SkipTest(reason)
     run(case)
 

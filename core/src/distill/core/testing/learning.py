@@ -136,9 +136,7 @@ def check_events(case: Case) -> None:
         first, second = (untouched(lambda: _events(trajectory, cast, True)) for _ in range(2))
         ensure(first, "it yields no event")
         for event, again in zip(first, second, strict=True):
-            ensure(
-                all(torch.isfinite(leaf).all() for leaf in tree.leaves(event.x)), "its state is not finite"
-            )
+            ensure(all(torch.isfinite(leaf).all() for leaf in tree.leaves(event.x)), "its state is not finite")
             ensure(equal(event.x, again.x), "the same seed gives another event")
 
     on_some_path(run)
@@ -179,9 +177,7 @@ def _reached(event: Event, cast: Cast) -> set[str]:
     found = set()
     for name, role in cast.items():
         parameters = [p for p in role.parameters() if p.requires_grad]
-        grads = (
-            torch.autograd.grad(total, parameters, allow_unused=True, retain_graph=True) if parameters else ()
-        )
+        grads = torch.autograd.grad(total, parameters, allow_unused=True, retain_graph=True) if parameters else ()
         found |= {name} if any(g is not None for g in grads) else set()
     return found
 
@@ -234,9 +230,7 @@ def check_iterations(case: Case) -> None:
             engine = _toy_engine(case, path, Path(folder))
             before = weights_of(engine.roles)
             engine.run(2)
-        changed = {
-            name for name, value in weights_of(engine.roles).items() if not torch.equal(value, before[name])
-        }
+        changed = {name for name, value in weights_of(engine.roles).items() if not torch.equal(value, before[name])}
         shared = {n for n, role in engine.roles.items() if role.own is None and lent(engine.roles, n)}
         wrong = changed - engine.plan.changed() - shared
         ensure(not wrong, f"the weights of {', '.join(sorted(wrong))} changed, which the plan does not name")

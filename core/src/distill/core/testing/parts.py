@@ -30,9 +30,7 @@ def check_resolves(case: Case) -> None:
     base = BASES[case.entry.kind]
     right = isinstance(case.target, type) and issubclass(case.target, base)
     ensure(right, f"{case.entry.component.target} is no {base.__name__} of distill.core.contracts")
-    ensure(
-        not inspect.isabstract(case.target), f"{case.target.__name__} leaves methods of {base.__name__} out"
-    )
+    ensure(not inspect.isabstract(case.target), f"{case.target.__name__} leaves methods of {base.__name__} out")
     if case.entry.component.claim:
         ensure(callable(case.entry.load_claim()), "its claim cannot be called")
 
@@ -59,9 +57,7 @@ def check_options(case: Case) -> None:
     """
     json.dumps(case.target.model_json_schema())
     made = case.make()
-    ensure(
-        case.target.model_validate(made.model_dump(mode="json")) == made, "its options do not survive JSON"
-    )
+    ensure(case.target.model_validate(made.model_dump(mode="json")) == made, "its options do not survive JSON")
     try:
         case.target.model_validate({**case.example, "no_such_option_": 1})
     except ValueError:
@@ -131,9 +127,7 @@ def check_samples(case: Case) -> None:
     """
     samples = untouched(lambda: case.make().open())
     ensure(len(samples) > 1, f"it has {len(samples)} samples")
-    ensure(
-        isinstance(samples[0], Mapping) and "x" in samples[0], "a sample is not a mapping with the key 'x'"
-    )
+    ensure(isinstance(samples[0], Mapping) and "x" in samples[0], "a sample is not a mapping with the key 'x'")
     first, again = collate([samples[0], samples[1]]), collate([samples[0], samples[1]])
     ensure(tree.batch_size(first["x"]) == 2, "two samples do not make a batch of two")
     ensure(equal(first["x"], again["x"]), "a sample differs when it is asked for again")
@@ -153,9 +147,7 @@ def check_files(case: Case) -> None:
         for path in written:
             ensure(path.is_file() and path.stat().st_size, f"{path.name} is missing or empty")
             ensure(path.name.startswith("thing"), f"{path.name} does not begin with the stem 'thing'")
-        ensure(
-            any(path.suffix == modality.suffix for path in written), f"no file ends in {modality.suffix!r}"
-        )
+        ensure(any(path.suffix == modality.suffix for path in written), f"no file ends in {modality.suffix!r}")
         picture = modality.preview(samples, Path(folder) / "preview.png")
         ensure(picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n", "the preview is not a PNG")
 

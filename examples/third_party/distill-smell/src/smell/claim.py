@@ -32,18 +32,14 @@ def claim(seed: int) -> Claim:
     """One call of the student against one and sixteen of the teacher; with the fingerprint and without."""
     torch.manual_seed(seed)
     data = Odours(seed=seed).open()
-    fitted = train(
-        Denoising(steps=1000, lr=3e-3, decay=0.99), {"student": Role("student", Nose().build())}, data, seed
-    )
+    fitted = train(Denoising(steps=1000, lr=3e-3, decay=0.99), {"student": Role("student", Nose().build())}, data, seed)
     teacher = Role("teacher", fitted.roles["student_ema"].module)
     label, rng = torch.arange(2000) % len(ODOURS), Rng(seed + 1)
     noise, real = rng.normal(2000, 16), Odours(size=2000, seed=seed).open("test").tensors["x"]
     metric, angle = ChannelDistance(), Fingerprint()
 
     def measured(role: Role, sampler: Sampler) -> tuple[float, float]:
-        x, true = (
-            sampler.sample(r, noise, {"label": label}) for r, sampler in ((role, sampler), (teacher, TEACHER))
-        )
+        x, true = (sampler.sample(r, noise, {"label": label}) for r, sampler in ((role, sampler), (teacher, TEACHER)))
         said = torch.cosine_similarity((x + 1) / 2, (true + 1) / 2, dim=1)
         return metric.measure(x, real), float((1 - said).mean())
 

@@ -43,9 +43,7 @@ class Pictures(Dataset[dict[str, Tensor]]):
             with Image.open(self.files[row]) as opened:
                 upright = ImageOps.exif_transpose(opened).convert(self.mode)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(
-                f"{self.files[row]} is not a readable picture: {error}. Mend or remove it."
-            ) from error
+            raise DataError(f"{self.files[row]} is not a readable picture: {error}. Mend or remove it.") from error
         fitted = ImageOps.fit(upright, (self.size, self.size))
         raw = torch.frombuffer(bytearray(fitted.tobytes()), dtype=torch.uint8)
         x = raw.view(self.size, self.size, -1).permute(2, 0, 1).float() / 127.5 - 1
@@ -56,9 +54,7 @@ class PictureFolder(DataSource):
     """A folder of pictures; its subfolders, in alphabetical order, are the classes."""
 
     example: ClassVar[dict[str, Any]] = {"folder": "pictures"}
-    conformance: ClassVar[dict[str, str]] = {
-        "samples": "there is no folder of pictures that every machine has"
-    }
+    conformance: ClassVar[dict[str, str]] = {"samples": "there is no folder of pictures that every machine has"}
     folder: Path
     """Where the pictures are."""
     size: PositiveInt = 64

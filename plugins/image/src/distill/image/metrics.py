@@ -33,14 +33,12 @@ class _OnFeatures(Metric):
         shape = FEATURES[self.features]().shape
         if not isinstance(pictures, Tensor) or tuple(pictures.shape[1:]) != shape:
             given = list(pictures.shape[1:]) if isinstance(pictures, Tensor) else type(pictures).__name__
-            raise DataError(
-                f"the features '{self.features}' are made for pictures of shape {list(shape)}, not {given}"
-            )
+            raise DataError(f"the features '{self.features}' are made for pictures of shape {list(shape)}, not {given}")
         return pictures
 
 
 class Frechet(_OnFeatures):
-    """Fréchet distance between Gaussians fitted to features (Heusel et al. 2017, arXiv:1706.08500, eq. 6); 0 is best."""
+    """Fréchet distance of Gaussians fitted to features (Heusel et al. 2017, arXiv:1706.08500, eq. 6); 0 is best."""
 
     def measure(self, samples: State, reference: State, cond: Mapping[str, Any] | None = None) -> float:
         a, b = self.of(samples), self.of(reference)

@@ -29,9 +29,7 @@ Conditions = Mapping[str, Any]
 class Wrapped(nn.Module):
     """A diffusers network called as `(x, native_time, cond)`; `net` is the network itself, so taps read naturally."""
 
-    def __init__(
-        self, net: nn.Module, call: Callable[[nn.Module, Tensor, Tensor, Conditions], Tensor]
-    ) -> None:
+    def __init__(self, net: nn.Module, call: Callable[[nn.Module, Tensor, Tensor, Conditions], Tensor]) -> None:
         super().__init__()
         self.net, self.call = net, call
 
@@ -111,9 +109,7 @@ class DiffusersNetwork(Builder):
 
     def _load(self) -> Any:
         folder = Path(self.model)
-        nested = (
-            {"subfolder": self.subfolder} if not folder.is_dir() or (folder / self.subfolder).is_dir() else {}
-        )
+        nested = {"subfolder": self.subfolder} if not folder.is_dir() or (folder / self.subfolder).is_dir() else {}
         try:
             return self._class().from_pretrained(self.model, use_safetensors=True, **nested)
         except (OSError, ValueError, SafetensorError) as error:
@@ -178,12 +174,8 @@ def _fill(net: nn.Module, path: Path) -> None:
         raise DistillError(f"the weights {path} cannot be read: {error}. Give a safetensors file.") from error
     tensors = {name.removeprefix("network.net."): tensor for name, tensor in tensors.items()}
     mine = net.state_dict()
-    if odd := mine.keys() ^ tensors.keys() or {
-        name for name in mine if mine[name].shape != tensors[name].shape
-    }:
-        raise DistillError(
-            f"the weights {path} do not fit the network's config: {', '.join(sorted(odd)[:3])} differ"
-        )
+    if odd := mine.keys() ^ tensors.keys() or {name for name in mine if mine[name].shape != tensors[name].shape}:
+        raise DistillError(f"the weights {path} do not fit the network's config: {', '.join(sorted(odd)[:3])} differ")
     net.load_state_dict(tensors)
 
 
@@ -215,7 +207,7 @@ class UNet2D(DiffusersNetwork):
 
 
 class UNet2DCondition(DiffusersNetwork):
-    """`UNet2DConditionModel`: the networks of Stable Diffusion 1, 2 and XL. Conditions: `text`, and XL's `pooled`, `sizes`."""
+    """`UNet2DConditionModel`: Stable Diffusion 1, 2 and XL. Conditions: `text`, and XL's `pooled`, `sizes`."""
 
     example: ClassVar[dict[str, Any]] = {
         "tokens": 4,
@@ -262,9 +254,7 @@ class DiT(DiffusersNetwork):
         denoiser = super().build()
         for part in denoiser.modules():
             if isinstance(part, LabelEmbedding):
-                part.dropout_prob = (
-                    0.0  # conditions are dropped by losses and guidance, not behind their backs
-                )
+                part.dropout_prob = 0.0  # conditions are dropped by losses and guidance, not behind their backs
         return denoiser
 
     @staticmethod
@@ -317,7 +307,5 @@ def attention_maps(features: Mapping[str, Tensor], name: str, heads: int) -> Ten
 
     Ask `predict` for the taps `name + ".to_q"` and `name + ".to_k"`: what they said is all that a map needs.
     """
-    query, key = (
-        features[f"{name}.{part}"].unflatten(2, (heads, -1)).transpose(1, 2) for part in ("to_q", "to_k")
-    )
+    query, key = (features[f"{name}.{part}"].unflatten(2, (heads, -1)).transpose(1, 2) for part in ("to_q", "to_k"))
     return (query @ key.transpose(2, 3) * query.shape[-1] ** -0.5).softmax(-1)

@@ -34,9 +34,7 @@ def distill_denoisers() -> Sequence[Component]:
                 "mmdit": ("MMDiT", "diffusers' SD3Transformer2DModel, by text"),
             },
         ),
-        *_image(
-            "teachers", {"digits-teacher": ("DigitsTeacher", "A small trained DiT: 8x8 handwritten digits")}
-        ),
+        *_image("teachers", {"digits-teacher": ("DigitsTeacher", "A small trained DiT: 8x8 handwritten digits")}),
     ]
 
 

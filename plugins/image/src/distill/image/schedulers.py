@@ -42,14 +42,10 @@ def _alphas_cumprod(config: Mapping[str, Any]) -> tuple[float, ...]:
     given = config.get("trained_betas")
     schedule = str(config.get("beta_schedule", "linear"))
     if given is None and schedule not in schedules:
-        raise DistillError(
-            f"the scheduler's beta_schedule '{schedule}' is unknown; known: {', '.join(schedules)}"
-        )
+        raise DistillError(f"the scheduler's beta_schedule '{schedule}' is unknown; known: {', '.join(schedules)}")
     betas = schedules[schedule]() if given is None else torch.tensor(given, dtype=torch.float64)
     bars = (1 - betas).cumprod(0)
-    if config.get(
-        "rescale_betas_zero_snr"
-    ):  # Lin et al. 2024, arXiv:2305.08891, algorithm 1, but for a last bit
+    if config.get("rescale_betas_zero_snr"):  # Lin et al. 2024, arXiv:2305.08891, algorithm 1, but for a last bit
         first, last = bars[0].sqrt(), bars[-1].sqrt()
         bars = ((bars.sqrt() - last) * first / (first - last)).square().clamp_min(2**-24)
     return tuple(bars.tolist())
@@ -75,15 +71,11 @@ def write(path: GaussianPath, kind: str, sampler: Sampler, folder: Path) -> None
         flow(shift=sampler.grid.shift).save_pretrained(folder)
         return
     if not isinstance(path, Discrete):
-        raise DistillError(
-            f"diffusers has no scheduler for the path {type(path).__name__}: export to safetensors"
-        )
+        raise DistillError(f"diffusers has no scheduler for the path {type(path).__name__}: export to safetensors")
     bars = torch.tensor((1.0, *path.alphas_cumprod), dtype=torch.float64)
     said = {ours: theirs for theirs, ours in KINDS.items()}.get(kind)
     if said is None:
-        raise DistillError(
-            f"diffusers has no scheduler for predictions of kind {kind} here: export to safetensors"
-        )
+        raise DistillError(f"diffusers has no scheduler for predictions of kind {kind} here: export to safetensors")
     discrete: Any = diffusers.LCMScheduler if renoises else diffusers.DDIMScheduler
     discrete(
         num_train_timesteps=len(bars) - 1,

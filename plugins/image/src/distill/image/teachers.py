@@ -20,9 +20,7 @@ class DigitsTeacher(DiT):
     """Steps of its own sampler."""
 
     def build(self) -> Denoiser:
-        config: dict[str, Any] = json.loads(
-            (files("distill.image") / "recipes" / "digits-dit.json").read_text()
-        )
+        config: dict[str, Any] = json.loads((files("distill.image") / "recipes" / "digits-dit.json").read_text())
         weights = self.weights or shipped("digits-teacher.safetensors")
         return DiT(config=self.config or config, weights=weights).build()
 

@@ -86,7 +86,7 @@ def held_out() -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def features(x: Tensor, judge: Denoiser) -> Tensor:
     """Penultimate features of a classifier: [N, 48]."""
-    network = judge.network
+    network: Any = judge.network
     out: Tensor = network.penultimate(network.middle(network.low(x)))
     return out
 
@@ -137,6 +137,4 @@ def measure(role: Role, sampler: Sampler, judge: Denoiser, seed: int, size: int 
     x, label = load()
     drawn = toys.draw(role, sampler, size, seed + 300, {"label": label[:size]})
     real, fake = features(x, judge), features(drawn, judge)
-    return Scores(
-        frechet(real, fake), recall(real, fake), accuracy(drawn, label[:size], judge), detail(drawn)
-    )
+    return Scores(frechet(real, fake), recall(real, fake), accuracy(drawn, label[:size], judge), detail(drawn))

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from distill.core import Context, Event, Guidance, Loss, Prediction, Role, State, Terms, cfg, tree
-from distill.core.paths import per_key
-from distill.core.tree import Coefficient
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
+from distill.core import Context, Event, Guidance, Loss, Prediction, Role, State, Terms, cfg, tree
+from distill.core.paths import per_key
+from distill.core.tree import Coefficient
 from distill.methods.times import KarrasTimes, Times, UniformTimes
 
 # ---------------------------------------------------------------- discrepancies and weights
@@ -44,9 +44,7 @@ WEIGHTS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 def level_weight(name: str, prediction: Prediction, sigma_data: float = 0.5) -> Any:
     """The named weight in the shape of the prediction's times."""
     path, t = prediction.path, prediction.t
-    return per_key(
-        lambda a, s: WEIGHTS[name](a, s.clamp_min(1e-6), sigma_data), path.alpha(t), path.sigma(t)
-    )
+    return per_key(lambda a, s: WEIGHTS[name](a, s.clamp_min(1e-6), sigma_data), path.alpha(t), path.sigma(t))
 
 
 def surrogate(x: State, gradient: State) -> Tensor:
@@ -93,7 +91,7 @@ class ScoreDifference(Loss):
     critic_guidance: float = 1.0
     """w of the critic's guidance."""
     units: Literal["normalised", "x0", "eps"] = "normalised"
-    """Scale of the gradient: divided by mean|x − D_teacher| per sample (DMD, eq. 8), plain, or σ² (ε_T − ε_F) (SwiftBrush)."""
+    """Scale of the step: divided by mean|x − D_teacher| per sample (DMD, eq. 8), plain, or σ² (ε_T − ε_F) (VSD)."""
 
     @property
     def needs(self) -> tuple[str, ...]:

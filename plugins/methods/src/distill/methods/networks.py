@@ -1,4 +1,4 @@
-"""Small networks that no modality owns: an MLP denoiser for flat states, and a discriminator's heads on any features."""
+"""Small networks that no modality owns: a perceptron for flat states, a discriminator's heads on any features."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
+from torch import Tensor, nn
+
 from distill.core import Builder, Denoiser, GaussianPath, HeadBuilder, Roles
 from distill.core.paths import PATHS
-from torch import Tensor, nn
 
 
 class TimeEmbedding(nn.Module):
@@ -16,6 +17,7 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, width: int, scale: float) -> None:
         super().__init__()
+        self.frequencies: Tensor
         self.register_buffer("frequencies", scale * 2.0 ** torch.linspace(-2, 6, 16))
         self.layers = nn.Sequential(nn.Linear(32, width), nn.SiLU(), nn.Linear(width, width))
 
@@ -127,11 +129,15 @@ class Projection(nn.Module):
     One logit per head and token: [B, K].
     """
 
-    def __init__(self, widths: Mapping[str, int], hidden: int, time: nn.Module | None, condition: nn.Module | None) -> None:
+    def __init__(
+        self, widths: Mapping[str, int], hidden: int, time: nn.Module | None, condition: nn.Module | None
+    ) -> None:
         super().__init__()
         self.names, self.time, self.condition = list(widths), time, condition
         self.trunks = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
+            nn.Sequential(
+                nn.LayerNorm(width), nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
+            )
             for width in widths.values()
         )
         self.outlets = nn.ModuleList(nn.Linear(hidden, 1) for _ in widths)

@@ -31,8 +31,7 @@ class MakePairs(Fit):
 
     def fit(self, batch: Batch, ctx: Context, sampler: Any) -> Any:
         parts = [
-            self._make(min(self.chunk, self.count - done), batch, ctx)
-            for done in range(0, self.count, self.chunk)
+            self._make(min(self.chunk, self.count - done), batch, ctx) for done in range(0, self.count, self.chunk)
         ]
         noise, end, cond = zip(*parts, strict=True)
         kept = _pack("pairs/noise", tree.concatenate(noise)) | _pack("pairs/end", tree.concatenate(end))
@@ -103,11 +102,7 @@ class Paired(Trajectory):
             with torch.set_grad_enabled(attached):
                 answer = ctx.through_lens(role.predict(start, time, cond).x0)
                 x = tree.concatenate([event.x, answer]) if self.joined else event.x
-            both = (
-                {key: tree.concatenate([event.cond[key], cond[key]]) for key in cond}
-                if self.joined
-                else event.cond
-            )
+            both = {key: tree.concatenate([event.cond[key], cond[key]]) for key in cond} if self.joined else event.cond
             yield Event(x, both, targets={"end": ctx.through_lens(end)}, meta={"paired": answer})
 
 

@@ -95,9 +95,7 @@ def distill_losses() -> Sequence[Component]:
             "consistency",
             {"continuous-consistency": ("ContinuousConsistency", "Continuous-time consistency: sCM")},
         ),
-        *_parts(
-            "pairs", {"pair-regression": ("PairRegression", "Regression on stored noise and end-point pairs")}
-        ),
+        *_parts("pairs", {"pair-regression": ("PairRegression", "Regression on stored noise and end-point pairs")}),
     ]
 
 

@@ -35,9 +35,7 @@ SETTINGS = {
 }
 
 
-def teacher(
-    shares: tuple[float, ...] = SHARES, path: str = "karras", span: Mapping[str, float] = RANGE
-) -> Mixture:
+def teacher(shares: tuple[float, ...] = SHARES, path: str = "karras", span: Mapping[str, float] = RANGE) -> Mixture:
     """The exact denoiser of the ring: radius 0.7, standard deviation 0.06, modes of the given shares."""
     weights = toys.class_weights(shares=shares)
     return toys.ring(PATHS[path](**span), radius=0.7, std=0.06, weights=weights)
@@ -53,23 +51,17 @@ def start(seed: int, steps: int = 800, width: int = 128, depth: int = 3) -> Deno
     """A perceptron fitted briefly to the ring's data, from which students and critics start."""
     network = MLPDenoiser(path="karras", path_options=dict(RANGE), sigma_data=0.5, width=width, depth=depth)
     method = toys.Fitted(network=network, times=KarrasTimes(), level="edm", steps=steps)
-    return (
-        toys.train(method, {}, data=Samples(x=data(20000, seed + 100)), seed=seed).roles["student"].denoiser
-    )
+    return toys.train(method, {}, data=Samples(x=data(20000, seed + 100)), seed=seed).roles["student"].denoiser
 
 
-def fit(
-    method: Method, law: Mixture, init: Denoiser, *, real: bool = False, seed: int = 0, size: int = 256
-) -> Engine:
+def fit(method: Method, law: Mixture, init: Denoiser, *, real: bool = False, seed: int = 0, size: int = 256) -> Engine:
     """Train a method whose student and critic start as copies of `init`; `real` adds the true ring's data."""
     fixed = {"teacher": law, "student": copy.deepcopy(init), "critic": copy.deepcopy(init)}
     samples = Samples(x=data(20000, seed + 200)) if real else None
     return toys.train(method, fixed, data=samples, size=size, seed=seed)
 
 
-def measures(
-    role: Role, sampler: Sampler, seed: int, size: int = 4000, law: Mixture | None = None
-) -> dict[str, Any]:
+def measures(role: Role, sampler: Sampler, seed: int, size: int = 4000, law: Mixture | None = None) -> dict[str, Any]:
     """Energy distance to fresh data, modes that hold half of their weight, total variation of shares."""
     true = law or teacher()
     x = toys.draw(role, sampler, size, seed + 300)

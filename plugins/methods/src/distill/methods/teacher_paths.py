@@ -38,9 +38,7 @@ class GridJumps(Trajectory):
         target = path.inverse_jump(x_t, self._two_jumps(x_t, (t, m, s), batch, scalars, ctx), t, s)
         with torch.set_grad_enabled(attached):
             said = student.predict(x_t, t, batch.cond, **scalars)
-        yield Event(
-            said.x0, batch.cond, t, x_t, noise, said, targets={"x0": target}, scalars=scalars, meta={"s": s}
-        )
+        yield Event(said.x0, batch.cond, t, x_t, noise, said, targets={"x0": target}, scalars=scalars, meta={"s": s})
 
     def _times(self, batch: Batch, path: Any, ctx: Context) -> tuple[Any, Any, Any]:
         first = tree.leaves(batch.data)[0]
@@ -48,9 +46,7 @@ class GridJumps(Trajectory):
         span = (path.t_max - path.t_min) / self.steps
         return tuple(path.t_min + span * (i + ahead) for ahead in (1, 0.5, 0))
 
-    def _two_jumps(
-        self, x: Any, times: tuple[Any, Any, Any], batch: Batch, scalars: Any, ctx: Context
-    ) -> Any:
+    def _two_jumps(self, x: Any, times: tuple[Any, Any, Any], batch: Batch, scalars: Any, ctx: Context) -> Any:
         role, (t, m, s) = ctx.roles[self.teacher], times
         x_m = role.denoiser.path.jump(x, role.ask(x, t, batch.cond, **scalars).x0, t, m)
         return role.denoiser.path.jump(x_m, role.ask(x_m, m, batch.cond, **scalars).x0, m, s)
@@ -85,9 +81,7 @@ class TeacherRoute(Trajectory):
         fine = self.grid.times(role.denoiser.path, steps * self.refine)
         start = role.denoiser.path.prior(batch.noise(ctx.rng, "route/noise"), fine[0])
         route = self._route(start, fine, batch, ctx)
-        scalars = (
-            {self.count: torch.full((batch.size,), float(steps), device=ctx.rng.device)} if self.count else {}
-        )
+        scalars = {self.count: torch.full((batch.size,), float(steps), device=ctx.rng.device)} if self.count else {}
         walk = rollout(
             role, start, fine[:: self.refine], cond=batch.cond, scalars=scalars, free_first=self.free_first,
             attach=range(steps) if attached else (),
@@ -138,9 +132,7 @@ class Harvest(Trajectory):
         tau = torch.linspace(1, 0, self.points + 1, dtype=torch.float64)
         tau = self.shift * tau / (1 + (self.shift - 1) * tau)
         edges = torch.atan2(tau, 1 - tau)
-        u = torch.rand(self.points, generator=ctx.rng.generator("harvest/jitter"), device=ctx.rng.device).to(
-            edges
-        )
+        u = torch.rand(self.points, generator=ctx.rng.generator("harvest/jitter"), device=ctx.rng.device).to(edges)
         inside = torch.lerp(edges[1:], edges[:-1], u)
         return (float(edges[0]), *inside[1:].tolist(), 0.0)
 

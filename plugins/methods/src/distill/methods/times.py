@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import torch
-from distill.core import GaussianPath, Options, Rng
 from pydantic import Field
 from torch import Tensor
+
+from distill.core import GaussianPath, Options, Rng
 
 
 class UniformTimes(Options):
@@ -87,5 +88,3 @@ class ListedTimes(Options):
 Times = Annotated[
     UniformTimes | LogNormalTimes | LogitNormalTimes | KarrasTimes | ListedTimes, Field(discriminator="name")
 ]
-
-

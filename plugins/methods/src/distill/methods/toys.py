@@ -8,14 +8,31 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from distill.core import (
-    Batch, Builder, Denoiser, Engine, Lens, Method, Mixture, Optimiser, Plan, Rng, Role, Roles, RoleSpec, Sampler, Samples,
-    Update, assemble, batches, tree,
+    Batch,
+    Builder,
+    Denoiser,
+    Engine,
+    Lens,
+    Method,
+    Mixture,
+    Optimiser,
+    Plan,
+    Rng,
+    Role,
+    Roles,
+    RoleSpec,
+    Sampler,
+    Samples,
+    Update,
+    assemble,
+    batches,
+    tree,
 )  # fmt: skip
 from distill.core.paths import GaussianPath
 from distill.core.plan import one_phase
-from torch import Tensor
-
 from distill.methods.losses import Denoise
 from distill.methods.networks import MLPDenoiser
 from distill.methods.times import Times, UniformTimes
@@ -56,7 +73,12 @@ class Fitted(Method):
 
     def plan(self, teacher: Any = None) -> Plan:
         loss = Denoise(
-            role="student", view="x0", times=self.times, level=self.level, sigma_data=self.sigma_data, drop=self.drop
+            role="student",
+            view="x0",
+            times=self.times,
+            level=self.level,
+            sigma_data=self.sigma_data,
+            drop=self.drop,
         )
         optimisers = {"student": Optimiser(lr=self.lr, schedule="cosine")}
         return Plan(phases=one_phase([Update(trajectory=Data(), loss=loss)], self.steps, optimisers))

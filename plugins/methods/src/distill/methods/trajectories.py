@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+
 from distill.core import Batch, Context, Event, Sampler, Subject, Trajectory, rollout, tree
 from distill.core.sampling import Consistency, Solver
-
 from distill.methods.times import Times, UniformTimes
 
 
@@ -50,9 +50,7 @@ class NoisedData(Trajectory):
         scalars = draw_scalars(self.scalars, size, ctx)
         with torch.set_grad_enabled(attached):
             prediction = role.predict(x_t, t, batch.cond, **scalars)
-        yield Event(
-            prediction.x0, batch.cond, t, x_t, noise, prediction, targets={"real": batch.x}, scalars=scalars
-        )
+        yield Event(prediction.x0, batch.cond, t, x_t, noise, prediction, targets={"real": batch.x}, scalars=scalars)
 
 
 class Generate(Trajectory):
@@ -118,7 +116,8 @@ class View(Trajectory):
 def draw_scalars(ranges: dict[str, tuple[float, float]], size: int, ctx: Context) -> dict[str, Any]:
     """Extra inputs, uniform between two values, one per sample [B]."""
     return {
-        name: low + (high - low) * ctx.rng.uniform(size, stream=f"scalar/{name}") for name, (low, high) in ranges.items()
+        name: low + (high - low) * ctx.rng.uniform(size, stream=f"scalar/{name}")
+        for name, (low, high) in ranges.items()
     }
 
 

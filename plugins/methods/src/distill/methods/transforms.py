@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from distill.core import Denoiser, DistillError, Roles, Transform
 from torch import nn
+
+from distill.core import Denoiser, DistillError, Roles, Transform
 
 
 class LoRA(Transform):
@@ -21,7 +22,7 @@ class LoRA(Transform):
 
     rank: int = 8
     """Rank of the update."""
-    alpha: float | None = None
+    alpha: int | None = None
     """Scale of the update is alpha / rank; alpha = rank if None."""
     targets: tuple[str, ...] = ()
     """Ends of the names of the layers that get an adapter; every linear and convolution layer if empty."""

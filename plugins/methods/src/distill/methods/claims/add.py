@@ -13,8 +13,9 @@ from distill.methods.papers.add import ADD
 
 STEPS = 1000
 OPEN = (
-    "dFID 0.7 x the better single term: 38.1 against 64.9, 28.8 against 44.8, 37.5 against 31.6 on seeds 0, 1, 2; "
-    "the GAN alone wins on the third. Weight, times and budget were chosen on seed 0 among six tried settings."
+    "dFID 0.7 x the better single term: 38.1 against 64.9, 28.8 against 44.8 and 37.5 against 31.6 on seeds "
+    "0, 1, 2; the GAN alone wins on the third. Target weight, times, taps and budget were chosen on seed 0 "
+    "among seven settings."
 )
 BOTH = TeacherTarget(weight=4)
 NO_GAN: dict[str, Any] = {"generator": AdversarialGenerator(weight=0)}
@@ -39,16 +40,14 @@ def run(seed: int, **options: Any) -> Engine:
 
 def leak(engine: Engine) -> float:
     """Largest change of the student's answer at its last time when the data are replaced."""
-    trajectory = engine.plan.phases[0].updates[0].trajectory
+    trajectory: Any = engine.plan.phases[0].updates[0].trajectory
     only = trajectory.model_copy(update={"times": trajectory.times.model_copy(update={"times": (1.0,)})})
     answers = []
     for scale in (0.0, 1.0):
-        batch = next(engine.data(0))
+        batch: Any = next(engine.data(0))
         ctx = copy.copy(engine.ctx)
         ctx.rng = engine.ctx.rng.fork("leak")
-        seen = only.events(
-            type(batch)(batch.size, scale * batch.x, batch.cond, batch.shape), ctx, attached=False
-        )
+        seen = only.events(type(batch)(batch.size, scale * batch.x, batch.cond, batch.shape), ctx, attached=False)
         answers.append(next(iter(seen)).x)
     return float((answers[0] - answers[1]).abs().max())
 
@@ -58,8 +57,7 @@ def claim(seed: int) -> Claim:
     judge = digits.classifier(seed)
     runs = {"both": run(seed), "target": run(seed, **NO_GAN), "gan": run(seed, **NO_TARGET)}
     scores = {
-        name: digits.measure(engine.roles["student"], engine.sampler, judge, seed)
-        for name, engine in runs.items()
+        name: digits.measure(engine.roles["student"], engine.sampler, judge, seed) for name, engine in runs.items()
     }
     best = min(scores["target"].dfid, scores["gan"].dfid)
     return Claim(
@@ -77,7 +75,11 @@ def claim(seed: int) -> Claim:
             Row("accuracy of the labels, both terms", scores["both"].accuracy, ">=", 0.95),
             Row("trace of the data at the last time", leak(runs["both"]), "<=", 1e-6),
         ),
-        broken="",
+        broken=(
+            "Seed 0. Sign of the student's hinge flipped: dFID 3,191, accuracy 0.13. Heads never trained:"
+            " dFID 122, recall 0.003. Sign of the target flipped: the gradient became infinite at step "
+            "244 and the run stopped."
+        ),
         settings={
             "not confirmed": OPEN,
             "seed": seed,

@@ -33,14 +33,10 @@ def claim(seed: int) -> Claim:
         assert isinstance(fitted.solver, Corrected)
         factors[n] = torch.tensor(fitted.solver.factors)
         base = error(plain)
-        rows.append(
-            Row(f"RMSE of {n} steps / Euler's", error(fitted) / base, "<=", 0.5, f"Euler: {base:.4f}")
-        )
+        rows.append(Row(f"RMSE of {n} steps / Euler's", error(fitted) / base, "<=", 0.5, f"Euler: {base:.4f}"))
     off = float(((factors[4][1:] - TWIN) / TWIN).abs().max())
     rows.append(Row("λ of 4 steps / [2.23, 0.738, 0.103] − 1", off, "<=", 0.2, "a plain loop, 4096 noises"))
-    rows.append(
-        Row("random λ of equal size / Euler's", _random(error, factors[4], seed), ">=", 1.0, "sign at random")
-    )
+    rows.append(Row("random λ of equal size / Euler's", _random(error, factors[4], seed), ">=", 1.0, "sign at random"))
     return Claim(
         "d-ode",
         "Solvers of few steps, corrected by one number a step, follow their many-step selves.",

@@ -50,9 +50,7 @@ def claim(seed: int) -> Claim:
         "discriminator": AdversarialDiscriminator(weight=0.1, times=LEVELS),
     }
     gan = ring8.fit(DMD2(**same, **sides), wrong, init, real=True, seed=seed)
-    alone = ring8.fit(
-        DMD2(**same, generator=AdversarialGenerator(weight=0)), wrong, init, real=True, seed=seed
-    )
+    alone = ring8.fit(DMD2(**same, generator=AdversarialGenerator(weight=0)), wrong, init, real=True, seed=seed)
     with_gan, without = (ring8.measures(e.roles["student"], e.sampler, seed) for e in (gan, alone))
     weak = ring8.start(seed, steps=600, width=24, depth=2)
     true = met_in_sampling(sampler_at(TIMES), weak, seed + 1)
@@ -90,6 +88,5 @@ def claim(seed: int) -> Claim:
             "Weight 0.3 in place of 3: total variation 0.26 of 0.32, a cut of 18 %. Noised data in place "
             "of backward simulation is measured in each run: 0.02 where 0.001 is the limit."
         ),
-        settings=ring8.SETTINGS
-        | {"seed": seed, "steps": 1000, "critic_updates": 2, "teacher": "all shares 0.125"},
+        settings=ring8.SETTINGS | {"seed": seed, "steps": 1000, "critic_updates": 2, "teacher": "all shares 0.125"},
     )

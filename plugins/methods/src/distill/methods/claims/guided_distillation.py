@@ -41,9 +41,7 @@ def ring_of_pairs(seed: int) -> tuple[Samples, Role]:
 
 def ends(role: Role, seed: int, sampler: Sampler | None = None, **settings: Any) -> torch.Tensor:
     """End points for the noises of a seed, of 64 jumps if nothing else is said."""
-    return toys.draw(
-        role, sampler or Sampler(**{"steps": 64, **settings}), POINTS, seed + 1, {"label": LABELS}
-    )
+    return toys.draw(role, sampler or Sampler(**{"steps": 64, **settings}), POINTS, seed + 1, {"label": LABELS})
 
 
 def claim(seed: int) -> Claim:
@@ -60,9 +58,7 @@ def claim(seed: int) -> Claim:
     student = engine.roles["student"]
 
     def share(role: Role, asked: float, given: float) -> float:
-        return toys.rmse(ends(role, seed, scalars={"w": given}), guided[asked]) / toys.rmse(
-            plain, guided[asked]
-        )
+        return toys.rmse(ends(role, seed, scalars={"w": given}), guided[asked]) / toys.rmse(plain, guided[asked])
 
     ours = {w: share(student, w, w) for w in guided}
     target = ends(teacher, seed + 1, guidance=3.0)
@@ -74,10 +70,7 @@ def claim(seed: int) -> Claim:
         "One call with w as an input is the guided teacher's two, for every w; its steps can then be halved.",
         [
             *(Row(f"RMSE at w = {w:g} / unguided", ours[w], "<=", 0.16, bases[w]) for w in guided),
-            *(
-                Row(f"fixed w = 3, asked for {w:g}", share(fixed, w, 3.0), ">=", 0.25, bases[w])
-                for w in (2.0, 5.0)
-            ),
+            *(Row(f"fixed w = 3, asked for {w:g}", share(fixed, w, 3.0), ">=", 0.25, bases[w]) for w in (2.0, 5.0)),
             Row("SW of 2 jumps / CFG-DDIM's", two / ddim, "<=", 0.35, f"CFG-DDIM, 2 steps: {ddim:.3f}"),
         ],
         broken=BROKEN,

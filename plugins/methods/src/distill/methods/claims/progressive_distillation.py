@@ -65,9 +65,9 @@ def claim(seed: int) -> Claim:
     """Distil 64 jumps into one and compare with the teacher's own DDIM at 2 and 1."""
     law, rng = toys.ring(Cosine()), Rng(seed)
     data, reference = Samples(x=law.data(20000, rng)), law.data(4096, rng, stream="reference")
-    fitted = toys.train(
-        toys.Fitted(network=NETWORK, steps=FIT, level="truncated-snr"), {}, data=data, seed=seed
-    ).roles["student"]
+    fitted = toys.train(toys.Fitted(network=NETWORK, steps=FIT, level="truncated-snr"), {}, data=data, seed=seed).roles[
+        "student"
+    ]
 
     def measure(role: Role, sampler: Sampler) -> float:
         return toys.sliced_wasserstein(toys.draw(role, sampler, 4096, seed + 1), reference)

@@ -45,18 +45,14 @@ def claim(seed: int) -> Claim:
         return toys.rmse(ends(engine.roles["student"], engine.sampler), truth), engine.sampler
 
     (two, sampler), (three, _), (coarse, _) = error(3), error(4), error(3, refine=1, solver=DDIM())
-    euler = {
-        n: toys.rmse(ends(teacher, Sampler(steps=n, grid=Grid(spacing="karras"))), truth) for n in (2, 3)
-    }
+    euler = {n: toys.rmse(ends(teacher, Sampler(steps=n, grid=Grid(spacing="karras"))), truth) for n in (2, 3)}
     return Claim(
         "sfd",
         "A few Euler steps, trained on their own roll-out against a finer route, end where a long one ends.",
         [
             Row("RMSE of 2 calls / Euler's", two / euler[2], "<=", 0.2, f"Euler, 2 calls: {euler[2]:.3f}"),
             Row("RMSE of 3 calls / Euler's", three / euler[3], "<=", 0.3, f"Euler, 3 calls: {euler[3]:.3f}"),
-            Row(
-                "RMSE with an Euler route, K = 1 / SFD's", coarse / two, ">=", 2.5, f"SFD, 2 calls: {two:.4f}"
-            ),
+            Row("RMSE with an Euler route, K = 1 / SFD's", coarse / two, ">=", 2.5, f"SFD, 2 calls: {two:.4f}"),
             Row("calls of 3 steps", sampler.calls(PATH), "<=", 2, "the first step is free"),
         ],
         broken=BROKEN,

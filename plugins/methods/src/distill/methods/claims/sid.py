@@ -20,11 +20,7 @@ def gradient(s: float, alpha: float, seed: int) -> float:
 
 def claim(seed: int) -> Claim:
     """The loss's gradients against closed forms, and a student against its untrained start."""
-    miss = max(
-        abs(gradient(s, alpha, seed) / oracle.fisher(s, alpha) - 1)
-        for s in LEVELS
-        for alpha in (0.5, 1.0, 1.2)
-    )
+    miss = max(abs(gradient(s, alpha, seed) / oracle.fisher(s, alpha) - 1) for s in LEVELS for alpha in (0.5, 1.0, 1.2))
     law, init = ring8.teacher(), ring8.start(seed)
     method = SiD(
         steps=1500, identity=ScoreIdentity(weight=100, alpha=1, times=KarrasTimes(high=0.8)),

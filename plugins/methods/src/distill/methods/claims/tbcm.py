@@ -44,9 +44,7 @@ class OnData(TBCM):
 
     def plan(self, teacher: Any) -> Plan:
         plan = super().plan(teacher)
-        update = Update(
-            trajectory=NoisedData(times=UniformTimes(low=0.01)), loss=plan.phases[0].updates[0].loss
-        )
+        update = Update(trajectory=NoisedData(times=UniformTimes(low=0.01)), loss=plan.phases[0].updates[0].loss)
         return plan.model_copy(update={"phases": one_phase([update], self.steps, plan.phases[0].optimisers)})
 
 
@@ -96,9 +94,7 @@ def claim(seed: int) -> Claim:
                 1.3,
                 f"on data: {on_data:.4f}",
             ),
-            Row(
-                "energy distance on 3-point routes / ours", short / ours, ">=", 2.0, f"3 points: {short:.4f}"
-            ),
+            Row("energy distance on 3-point routes / ours", short / ours, ">=", 2.0, f"3 points: {short:.4f}"),
             Row(
                 "route's end against the teacher's sampler",
                 route_gap(Role("teacher", law), seed),

@@ -47,8 +47,6 @@ class ADD(Method):
         events = NoisedData(times=ListedTimes(times=self.times), pure_end=True)
         gan = (self.generator, self.discriminator) if self.generator.weight else ()
         losses = (*gan[:1], *((self.target,) if self.target.weight else ()), *gan[1:])
-        optimisers = {"student": self.student_optimiser} | (
-            {"discriminator": self.heads_optimiser} if gan else {}
-        )
+        optimisers = {"student": self.student_optimiser} | ({"discriminator": self.heads_optimiser} if gan else {})
         updates = [Update(trajectory=events, loss=loss) for loss in losses]
         return Plan(phases=one_phase(updates, self.steps, optimisers), sampler=sampler_at(self.times))

@@ -6,7 +6,6 @@ from typing import Any
 
 from distill.core import EMA, Method, Optimiser, Plan, RoleSpec, Update
 from distill.core.plan import one_phase
-
 from distill.methods.losses import Denoise
 from distill.methods.times import Times, UniformTimes
 from distill.methods.trajectories import Data

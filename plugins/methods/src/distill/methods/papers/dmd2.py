@@ -62,9 +62,7 @@ class DMD2(Method):
         updates = [Update(trajectory=events, loss=loss, every=self.critic_updates) for loss in students]
         updates += [Update(trajectory=events, loss=loss) for loss in critics]
         optimisers = {"student": self.student_optimiser, "critic": self.critic_optimiser}
-        average = (
-            () if self.student_ema is None else (EMA(decay=self.student_ema, every=self.critic_updates),)
-        )
+        average = () if self.student_ema is None else (EMA(decay=self.student_ema, every=self.critic_updates),)
         return Plan(
             phases=one_phase(
                 updates,

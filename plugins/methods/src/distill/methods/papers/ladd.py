@@ -54,15 +54,11 @@ class LADD(Method):
     def plan(self, teacher: Any) -> Plan:
         first, later = self._events(self.warmup_shares), self._events(self.shares)
         losses = (self.generator, self.discriminator)
-        updates = (
-            [Update(trajectory=first, loss=loss, stop=self.warmup) for loss in losses] if self.warmup else []
-        )
+        updates = [Update(trajectory=first, loss=loss, stop=self.warmup) for loss in losses] if self.warmup else []
         updates += [Update(trajectory=later, loss=loss, start=self.warmup) for loss in losses]
         optimisers = {"student": self.student_optimiser, "discriminator": self.heads_optimiser}
         train = Phase(steps=self.steps, updates=tuple(updates), optimisers=optimisers)
-        make = Phase(
-            name="samples", fit=MakePairs(count=self.synthetic, sampler=self.synthetic_sampler or teacher)
-        )
+        make = Phase(name="samples", fit=MakePairs(count=self.synthetic, sampler=self.synthetic_sampler or teacher))
         return Plan(phases=(make, train) if self.synthetic else (train,), sampler=sampler_at(self.times))
 
     def _events(self, shares: tuple[float, ...]) -> Trajectory:
