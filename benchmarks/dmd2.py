@@ -26,6 +26,8 @@ RATE, DECAY, CLIP = 1e-4, 0.01, 10.0
 EPS = 1e-6
 """Adam's ε, large enough that rounding errors in gradients near 0 do not decide which way a weight goes."""
 SIZE = 32
+ONE, FOUR = (HIGH,), (HIGH, 0.735, 0.49, 0.245)
+"""The student's times: one step, or four of which a random one learns after the others were rolled out."""
 
 NETWORKS: dict[str, DiffusersNetwork] = {
     "UNet2DModel": UNet2D(config={
@@ -50,26 +52,26 @@ def teacher(network: str) -> Denoiser:
         return NETWORKS[network].build()
 
 
-def method() -> DMD2:
+def method(times: tuple[float, ...] = ONE) -> DMD2:
     """DMD2 without its GAN: student and critic both move in every iteration."""
-    times = UniformTimes(low=LOW, high=HIGH)
+    levels = UniformTimes(low=LOW, high=HIGH)
     optimiser = Optimiser(lr=RATE, eps=EPS, weight_decay=DECAY, clip=CLIP)
     return DMD2(
-        steps=1_000_000, times=(HIGH,), critic_updates=1, generator=AdversarialGenerator(weight=0.0),
-        score=ScoreDifference(times=times), critic=Denoise(times=times),
+        steps=1_000_000, times=times, critic_updates=1, generator=AdversarialGenerator(weight=0.0),
+        score=ScoreDifference(times=levels), critic=Denoise(times=levels),
         student_optimiser=optimiser, critic_optimiser=optimiser,
     )  # fmt: skip
 
 
-def engine(denoiser: Denoiser, size: int = SIZE, **extra: Any) -> Engine:
+def engine(denoiser: Denoiser, size: int = SIZE, times: tuple[float, ...] = ONE, **extra: Any) -> Engine:
     """Our side: the method in the engine; `run(1)` is one iteration, and `extra` replaces roles."""
-    roles = assemble(method(), {"teacher": Role("teacher", denoiser)}, extra)
+    roles = assemble(method(times), {"teacher": Role("teacher", denoiser)}, extra)
 
     def data(start: int) -> Iterator[Batch]:
         while True:
             yield Batch(size, cond={"label": labels(size)}, shape=denoiser.shape)
 
-    return Engine(roles, method().plan(None), data)
+    return Engine(roles, method(times).plan(None), data)
 
 
 def labels(size: int) -> Tensor:
@@ -144,14 +146,16 @@ class OneStream(Rng):
 class Modelopt(Loop):
     """The same iteration with the losses of `modelopt.torch.fastgen.DMDPipeline`."""
 
-    def __init__(self, denoiser: Denoiser, size: int = SIZE) -> None:
+    def __init__(self, denoiser: Denoiser, size: int = SIZE, times: tuple[float, ...] = ONE) -> None:
         from modelopt.torch.fastgen import DMDConfig, DMDPipeline, SampleTimestepConfig
 
         super().__init__(denoiser, size)
-        times = SampleTimestepConfig(time_dist_type="uniform", min_t=LOW, max_t=HIGH)
+        several, rungs = len(times) > 1, [*times, 0.0]
+        levels = SampleTimestepConfig(time_dist_type="uniform", min_t=LOW, max_t=HIGH, t_list=rungs)
         config = DMDConfig(
             pred_type="flow", fake_score_pred_type="flow", num_train_timesteps=1000, gan_loss_weight_gen=0,
-            sample_t_cfg=times,
+            sample_t_cfg=levels, student_sample_steps=len(times), student_sample_type="sde",
+            backward_simulation=several,
         )  # fmt: skip
         self.pipeline = DMDPipeline(self.student, self.teacher, self.critic, config)
 
@@ -231,13 +235,16 @@ def overhead() -> list[Row]:
 def peer() -> list[Row]:
     """DMD2 against modelopt."""
     network = "DiTTransformer2DModel"
-    what = f"iteration against modelopt's DMDPipeline, {network}"
+    what = f"iteration against modelopt's DMDPipeline, {network}, student of "
     if find_spec("modelopt") is None:
-        return [Row(what, 0.9, why="not installed: pip install -c constraints.txt nvidia-modelopt")]
+        return [Row(f"{what}one step", 0.9, why="not installed: pip install -c constraints.txt nvidia-modelopt")]
     loss, gradient = gaps_to_modelopt(network)
-    ours, theirs = engine(teacher(network)), Modelopt(teacher(network))
-    return [
+    rows = [
         Row("same losses as modelopt's DMDPipeline", 1e-6, loss, note=LARGEST),
         Row("same gradients as modelopt's DMDPipeline", 1e-6, gradient, note=LARGEST),
-        duel(what, 0.9, partial(ours.run, 1), theirs.step, "here one roll-out serves both losses"),
     ]
+    for steps, times in (("one step", ONE), ("four steps", FOUR)):
+        ours, theirs = engine(teacher(network), times=times), Modelopt(teacher(network), times=times)
+        note = "here one roll-out serves both losses"
+        rows.append(duel(what + steps, 0.9, partial(ours.run, 1), theirs.step, note))
+    return rows

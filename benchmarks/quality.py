@@ -14,7 +14,7 @@ METRICS = ROOT / "runs" / "demo" / "metrics.json"
 WHATS = {
     "frechet": ("Fréchet distance of the demo's one-step student, over its teacher's", 1.25, False),
     "recall": ("recall of the demo's one-step student, over its teacher's", 0.9, True),
-    "ms/sample": ("speed-up of the demo's one-step student over its teacher", 25.0, True),
+    "ms per sample": ("speed-up of the demo's one-step student over its teacher", 25.0, True),
 }
 """What is compared, its bar, and whether the bar is a least value."""
 
@@ -36,6 +36,6 @@ def rows(measured: dict[str, dict[str, float]]) -> list[Row]:
     found = []
     for metric, (what, bar, least) in WHATS.items():
         ours, theirs = fast[metric], slow[metric]
-        ratio = theirs / ours if metric == "ms/sample" else ours / theirs
+        ratio = theirs / ours if metric == "ms per sample" else ours / theirs
         found.append(Row(what, bar, ratio, f"{ours:.3g}", f"{theirs:.3g}", metric, at_least=least))
     return found

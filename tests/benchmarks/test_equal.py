@@ -53,8 +53,8 @@ def test_adapters_on_one_base_hold_less_than_half_of_three_copies(bench):
 
 
 def test_a_missed_bar_and_a_missing_number_are_told(bench):
-    slow = {"frechet": 1.0, "recall": 1.0, "ms/sample": 30.0}
-    fast = {"frechet": 2.0, "recall": 0.8, "ms/sample": 1.0}
+    slow = {"frechet": 1.0, "recall": 1.0, "ms per sample": 30.0}
+    fast = {"frechet": 2.0, "recall": 0.8, "ms per sample": 1.0}
     rows = bench.quality.rows({"teacher, 64 steps": slow, "student, 1 step": fast})
     assert [row.cells()[5] for row in rows] == ["MISSED", "MISSED", "met"]
     assert bench.table.Row("what", 1.0, why="no peer").cells()[5:] == ("not measured", "no peer")

@@ -146,6 +146,7 @@ def curve(out):
         weights = [value for role in made.roles.values() for value in role.tensors().values()]
         sums = [float(value.double().sum()) for value in weights]
         Path(out).write_text(json.dumps({"curve": lines, "weights": sums, "world": made.accelerator.num_processes}))
+    made.accelerator.wait_for_everyone()
     made.accelerator.end_training()
 
 

@@ -92,11 +92,6 @@ def test_an_extra_input_changes_nothing_until_it_is_trained(kind):
     assert not torch.equal(asked(denoiser, w=torch.ones(2)).value, before)
 
 
-def test_a_network_without_a_place_for_an_extra_input_says_so():
-    with pytest.raises(DistillError, match="names no place"):
-        built(DiT).add_scalar("w")
-
-
 @pytest.mark.parametrize("kind", TINY)
 @pytest.mark.parametrize("nested", [True, False])
 def test_a_saved_network_is_loaded_with_its_scheduler(kind, nested, tmp_path):

@@ -48,10 +48,10 @@ def test_one_exact_rotation_leads_from_a_point_to_the_next() -> None:
 def test_times_fall_one_in_each_interval_and_move_with_every_iteration() -> None:
     ctx, harvest = setting(), Harvest(points=8, shift=2.5)
     routes = torch.tensor([harvest.times(ctx) for _ in range(50)], dtype=torch.float64)
-    edges = torch.linspace(1, 0, 9, dtype=torch.float64)
+    edges = torch.linspace(1, 0, 8, dtype=torch.float64)
     edges = torch.atan2(2.5 * edges, 1 - edges)
     assert torch.all(routes[:, 0] == math.pi / 2) and torch.all(routes[:, -1] == 0)
-    assert torch.all(routes[:, 1:-1] <= edges[1:-1]) and torch.all(routes[:, 1:-1] >= edges[2:])
+    assert torch.all(routes[:, 1:-1] <= edges[:-1]) and torch.all(routes[:, 1:-1] >= edges[1:])
     assert float(routes[:, 1:-1].std(0).min()) > 0
 
 

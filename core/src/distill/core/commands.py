@@ -68,11 +68,11 @@ class Journal:
             )
 
     def end(self, engine: Engine) -> None:
-        """Close files and trackers."""
+        """Close files, trackers and the group of processes, which none may leave while another still uses it."""
         if engine.accelerator.is_main_process:
             self.file.close()
-        if self.run.recipe.trackers:
-            engine.accelerator.end_training()
+        engine.accelerator.wait_for_everyone()
+        engine.accelerator.end_training()
 
 
 def progress_bar() -> Progress:

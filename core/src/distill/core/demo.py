@@ -41,7 +41,8 @@ def demo(modality: str | None = None, out: Path = Path("runs/demo"), quick: bool
     console.print(result_table(rows))
     path = write_report(out, run, pictures)
     for picture, text in pictures:
-        console.print(f"{text}: {picture}", soft_wrap=True)
+        console.print(f"{text}:")
+        console.print(f"  {picture}", soft_wrap=True)
     console.print(f"report: {path}   ({time.perf_counter() - started:.0f} s)", soft_wrap=True)
 
 
@@ -63,7 +64,7 @@ def _rows(run: Run, slow: Sampler, n: int, out: Path) -> tuple[dict[str, dict[st
     rows: dict[str, dict[str, float]] = {}
     for name, (role, sampler) in ways.items():
         rows[name] = measure(run, role, sampler, n, run.metrics)
-        rows[name]["speed-up"] = next(iter(rows.values()))["ms/sample"] / rows[name]["ms/sample"]
+        rows[name]["speed-up"] = next(iter(rows.values()))["ms per sample"] / rows[name]["ms per sample"]
     return rows, _pictures(run, ways, out / "previews")
 
 

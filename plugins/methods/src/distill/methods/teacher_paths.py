@@ -129,12 +129,12 @@ class Harvest(Trajectory):
 
     def times(self, ctx: Context) -> tuple[float, ...]:
         """This iteration's route: π/2, then a uniform time in each interval of the reference, then 0."""
-        tau = torch.linspace(1, 0, self.points + 1, dtype=torch.float64)
+        tau = torch.linspace(1, 0, self.points, dtype=torch.float64)
         tau = self.shift * tau / (1 + (self.shift - 1) * tau)
         edges = torch.atan2(tau, 1 - tau)
-        u = torch.rand(self.points, generator=ctx.rng.generator("harvest/jitter"), device=ctx.rng.device).to(edges)
+        u = torch.rand(self.points - 1, generator=ctx.rng.generator("harvest/jitter"), device=ctx.rng.device).to(edges)
         inside = torch.lerp(edges[1:], edges[:-1], u)
-        return (float(edges[0]), *inside[1:].tolist(), 0.0)
+        return (float(edges[0]), *inside.tolist(), 0.0)
 
     def events(self, batch: Batch, ctx: Context, *, attached: bool) -> Iterator[Event]:
         student, teacher = ctx.roles["student"], ctx.roles[self.teacher]
