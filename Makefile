@@ -37,7 +37,7 @@ docs: venv
 	$(BIN)/python docs/build.py
 
 reproduce: venv
-	$(BIN)/distill reproduce --all
+	$(BIN)/distill reproduce --all --seeds 0,1,2 --page docs/reproduction.md
 
 clean:
 	rm -rf .venv runs dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -67,3 +67,17 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         return Result(int(leaving.value.code or 0), *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def distill(site, monkeypatch, capsys):
+    """Runs the command line in this process, on the plugins of `site` alone."""
+
+    def run(*arguments: str) -> Result:
+        monkeypatch.setattr("distill.core.registry.discover", site.sources)
+        default_registry.cache_clear()
+        with pytest.raises(SystemExit) as leaving:
+            main(list(arguments))
+        return Result(int(leaving.value.code or 0), *capsys.readouterr())
+
+    return run

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
 
 import pytest
 
 from distill.core.cli import main
-from distill.core.registry import default_registry
 
 METHOD = '''
 from distill.core.hookspecs import Component, hookimpl
@@ -37,26 +35,6 @@ def distill_methods():
     paper = {"paper": "arXiv:2405.14867", "claim": "tiny:Claim"}
     return [Component(name="tiny", summary="a tiny method", target="tiny:Method", **paper)]
 '''.replace('    roles = {"student": 1}\n', "")
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def distill(site, monkeypatch, capsys):
-    """Runs the command line in this process, on the plugins of `site` alone."""
-
-    def run(*arguments: str) -> Result:
-        monkeypatch.setattr("distill.core.registry.discover", site.sources)
-        default_registry.cache_clear()
-        with pytest.raises(SystemExit) as leaving:
-            main(list(arguments))
-        return Result(int(leaving.value.code or 0), *capsys.readouterr())
-
-    return run
 
 
 def test_plugins_is_a_table_that_ends_with_what_is_wrong(site, distill):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ class Claim:
         statement: what the paper says, in one sentence.
         rows: thresholds with what was measured.
         broken: how the method was broken on purpose, and what the claim measured then.
-        settings: seeds, budget, data, networks: what a reader needs to judge the numbers.
+        settings: seed, budget, data, networks: what a reader needs to judge the numbers.
+        open: what of the paper's claim was measured and not found, or measured in another way.
     """
 
     method: str
@@ -45,6 +46,7 @@ class Claim:
     rows: Sequence[Row]
     broken: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    open: str = ""
 
     @property
     def holds(self) -> bool:
@@ -56,3 +58,11 @@ class Claim:
         rows = [asdict(row) | {"holds": row.holds} for row in self.rows]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(self) | {"rows": rows, "holds": self.holds}, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Claim:
+        """A claim that was written."""
+        found = json.loads(path.read_text())
+        kept = {each.name: found[each.name] for each in fields(cls)}
+        rows = [Row(**{each.name: row[each.name] for each in fields(Row)}) for row in found["rows"]]
+        return cls(**kept | {"rows": rows})

@@ -226,12 +226,13 @@ def reproduce(
     names: Annotated[list[str] | None, typer.Argument(help="Methods.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every method that has a claim.")] = False,
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
-    out: Annotated[Path | None, _out("The folder for tables and JSON.")] = None,
+    out: Annotated[Path | None, _out("The folder for the outcomes as JSON.")] = None,
+    page: Annotated[Path | None, typer.Option(help="Write all outcomes in the folder as Markdown.")] = None,
 ) -> None:
     """Measure what papers claim. Method against baseline; exit code 1 if a claim does not hold."""
     from distill.core.reproduce import reproduce as run_reproduce
 
-    run_reproduce(names or [], all_, seeds, out)
+    run_reproduce(names or [], all_, seeds, out, page)
 
 
 @app.command()

@@ -15,36 +15,37 @@ from distill.core.errors import ClaimFailed, RecipeError
 from distill.core.registry import Entry, Registry, default_registry
 
 
-def reproduce(names: Sequence[str], all_: bool = False, seeds: str = "0", out: Path | None = None) -> None:
+def reproduce(
+    names: Sequence[str], all_: bool = False, seeds: str = "0", out: Path | None = None, page: Path | None = None
+) -> None:
     """Measure the claims of methods; every table is printed, every outcome written as JSON.
+
+    `page` becomes one Markdown page of all outcomes that the folder holds, those of earlier calls too.
 
     Raises:
         ClaimFailed: a threshold was missed.
     """
-    registry = default_registry()
-    entries = _claimed(registry, names, all_)
-    folder, claims = out or Path("reproduction"), []
-    for entry in entries:
+    folder, missed = out or Path("reproduction"), []
+    for entry in _claimed(default_registry(), names, all_, page):
         measure_claim: Any = entry.load_claim()
         for seed in map(int, seeds.split(",")):
             started = time.perf_counter()
             claim: Claim = measure_claim(seed)
-            claims.append(claim)
             claim.write(folder / f"{entry.name}-seed{seed}.json")
-            seconds = time.perf_counter() - started
-            console.print(claim_table(claim, f"{entry.name}, seed {seed}, {seconds:.0f} s"))
-    if all_:
-        page = (Path("docs") if Path("docs").is_dir() else folder) / "reproduction.md"
-        page.write_text(claims_page(claims), encoding="utf-8")
-        console.print(f"table of all: {page}")
-    if missed := [f"{claim.method}: {row.what}" for claim in claims for row in claim.rows if not row.holds]:
-        raise ClaimFailed(f"{len(missed)} thresholds do not hold: {'; '.join(missed)}")
+            title = f"{entry.name}, seed {seed}"
+            console.print(claim_table(claim, f"{title}, {time.perf_counter() - started:.0f} s"))
+            missed += [f"{title}: {row.what}" for row in claim.rows if not row.holds]
+    if page is not None:
+        page.write_text(claims_page([Claim.read(path) for path in sorted(folder.glob("*-seed*.json"))]), "utf-8")
+        console.print(f"table of all: {page}", soft_wrap=True)
+    if missed:
+        raise ClaimFailed(f"not every threshold holds: {'; '.join(missed)}")
 
 
-def _claimed(registry: Registry, names: Sequence[str], all_: bool) -> list[Entry]:
+def _claimed(registry: Registry, names: Sequence[str], all_: bool, page: Path | None) -> list[Entry]:
     if all_:
         return [entry for entry in registry.components("method") if entry.component.claim]
-    if not names:
+    if not names and page is None:
         raise RecipeError("name a method, such as `distill reproduce dmd2`, or --all")
     return [registry.find("method", name) for name in names]
 
@@ -59,33 +60,39 @@ def claim_table(claim: Claim, title: str) -> Table:
 
 
 def claims_page(claims: Sequence[Claim]) -> str:
-    """All outcomes as Markdown."""
-    lines = [
+    """All outcomes as Markdown: what holds, then a section for each method."""
+    names = dict.fromkeys(claim.method for claim in claims)
+    runs = {name: [claim for claim in claims if claim.method == name] for name in names}
+    summary = [[f"[{name}](#{name})", each[0].statement, _told(each)] for name, each in runs.items()]
+    parts = [
         "# Reproduction",
-        "",
-        "Made by `distill reproduce --all`. One table a method: measured, threshold, baseline.",
+        "Measured by `distill reproduce`: each method beside its baseline, with equal seeds and budget, in one run.",
+        _table(["method", "claim", "holds"], summary),
     ]
-    for name in dict.fromkeys(claim.method for claim in claims):
-        runs = [claim for claim in claims if claim.method == name]
-        lines += [
-            "",
-            f"## {name}",
-            "",
-            runs[0].statement,
-            "",
-            _markdown(runs),
-            "",
-            f"Broken on purpose: {runs[0].broken}",
-        ]
-    return "\n".join(lines) + "\n"
+    for name, each in runs.items():
+        parts += [f"## {name}", each[0].statement, _rows(each), f"Broken on purpose: {each[0].broken}"]
+        parts += [f"Not confirmed: {each[0].open}"] * bool(each[0].open)
+    return "\n\n".join(parts) + "\n"
 
 
-def _markdown(runs: Sequence[Claim]) -> str:
-    header = ["what", *(f"run {index}" for index in range(len(runs))), "must be", "baseline", "holds"]
+def _told(runs: Sequence[Claim]) -> str:
+    failed = [_seed(claim) for claim in runs if not claim.holds]
+    return f"**not on {', '.join(failed)}**" if failed else f"yes, on {len(runs)} seeds"
+
+
+def _seed(claim: Claim) -> str:
+    return f"seed {claim.settings.get('seed', '?')}"
+
+
+def _rows(runs: Sequence[Claim]) -> str:
     rows = [
-        [first.what, *(f"{row.value:.4g}" for row in same), f"{first.relation} {first.bound:.4g}", first.baseline,
-         "yes" if all(row.holds for row in same) else "**no**"]
-        for first, *others in zip(*(claim.rows for claim in runs), strict=True)
-        for same in [[first, *others]]
+        [first.what, *(f"{row.value:.4g}" if row.holds else f"**{row.value:.4g}**" for row in same),
+         f"{first.relation} {'; '.join(dict.fromkeys(f'{row.bound:.4g}' for row in same))}", first.baseline]
+        for same in zip(*(claim.rows for claim in runs), strict=True)
+        for first in same[:1]
     ]  # fmt: skip
+    return _table(["what", *map(_seed, runs), "must be", "baseline, first run"], rows)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows])

@@ -81,7 +81,6 @@ def claim(seed: int) -> Claim:
             "244 and the run stopped."
         ),
         settings={
-            "not confirmed": OPEN,
             "seed": seed,
             "steps": STEPS,
             "world": "Digits-8: 1,797 digits of scikit-learn; perceptrons 4 x 256, flow path",
@@ -89,4 +88,5 @@ def claim(seed: int) -> Claim:
             "training": "batch 64, Adam with first moment 0, rates 5e-4 (student) and 1e-3 (heads)",
             "target weight": BOTH.weight,
         },
+        open=OPEN,
     )

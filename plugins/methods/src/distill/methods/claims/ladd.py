@@ -115,5 +115,6 @@ def claim(seed: int) -> Claim:
             "Seed 0. Sign of the student's hinge flipped: energy distance 475 after 600 steps, 1 mode of "
             "8. Heads never trained: energy distance 3,242, 1 mode of 8."
         ),
-        settings=ring8.SETTINGS | {"seed": seed, "steps": "1500 on Ring-8, 600 on Digits-8", "not confirmed": OPEN},
+        settings=ring8.SETTINGS | {"seed": seed, "steps": "1500 on Ring-8, 600 on Digits-8"},
+        open=OPEN,
     )
