@@ -228,9 +228,9 @@ class Engine:
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.unscale_(optimiser.optimizer)
         total = torch.nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None])
-        if settings.clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(moved, settings.clip, total)
         norm = float(total)
+        if settings.clip is not None and norm > settings.clip - 1e-5:  # below, clipping multiplies by 1
+            torch.nn.utils.clip_grads_with_norm_(moved, settings.clip, total)
         if not math.isfinite(norm) and self.accelerator.scaler is None:
             self._stop(f"the gradient of role '{name}' became {norm}")
         for group in optimiser.param_groups:
