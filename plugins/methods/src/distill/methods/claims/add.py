@@ -76,9 +76,8 @@ def claim(seed: int) -> Claim:
             Row("trace of the data at the last time", leak(runs["both"]), "<=", 1e-6),
         ),
         broken=(
-            "Seed 0. Sign of the student's hinge flipped: dFID 3,191, accuracy 0.13. Heads never trained:"
-            " dFID 122, recall 0.003. Sign of the target flipped: the gradient became infinite at step "
-            "244 and the run stopped."
+            "Seed 0. Sign of the student's hinge flipped: dFID 2,625, accuracy 0.12. Heads never trained: dFID 82, "
+            "recall 0.007. Sign of the target flipped: the gradient became infinite at step 229 and the run stopped."
         ),
         settings={
             "seed": seed,
