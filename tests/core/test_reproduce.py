@@ -52,7 +52,7 @@ def test_a_page_gathers_what_several_calls_measured(measured, tmp_path):
     measured("reproduce", "bad", "--seeds", "0,1")
     assert measured("reproduce", "--all", "--page", "page.md").code == 0
     page = (tmp_path / "page.md").read_text()
-    assert "| [bad](#bad) | It is small too. | **not on seed 1** |" in page and "yes, on 1 seeds" in page
+    assert "| [bad](#bad) | It is small too. | **not on seeds 1** |" in page and "| on seeds 0 |" in page
     assert "| size | 1 | **nan** | <= 2 |" in page and "Not confirmed: Whether it grows." in page
     assert measured("reproduce", "--page", "again.md").code == 0
     assert (tmp_path / "again.md").read_text() == page

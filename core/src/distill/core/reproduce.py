@@ -70,18 +70,23 @@ def claims_page(claims: Sequence[Claim]) -> str:
         _table(["method", "claim", "holds"], summary),
     ]
     for name, each in runs.items():
-        parts += [f"## {name}", each[0].statement, _rows(each), f"Broken on purpose: {each[0].broken}"]
+        parts += [f"## {name}", each[0].statement, _rows(each), f"Settings. {_settings(each[0])}."]
+        parts += [f"Broken on purpose: {each[0].broken}"]
         parts += [f"Not confirmed: {each[0].open}"] * bool(each[0].open)
     return "\n\n".join(parts) + "\n"
 
 
 def _told(runs: Sequence[Claim]) -> str:
-    failed = [_seed(claim) for claim in runs if not claim.holds]
-    return f"**not on {', '.join(failed)}**" if failed else f"yes, on {len(runs)} seeds"
+    failed = [claim for claim in runs if not claim.holds]
+    return f"**not on seeds {_seeds(failed)}**" if failed else f"on seeds {_seeds(runs)}"
 
 
-def _seed(claim: Claim) -> str:
-    return f"seed {claim.settings.get('seed', '?')}"
+def _seeds(claims: Sequence[Claim]) -> str:
+    return ", ".join(str(claim.settings.get("seed", "?")) for claim in claims)
+
+
+def _settings(claim: Claim) -> str:
+    return "; ".join(f"{name}: {value}" for name, value in claim.settings.items() if name != "seed")
 
 
 def _rows(runs: Sequence[Claim]) -> str:
@@ -91,7 +96,7 @@ def _rows(runs: Sequence[Claim]) -> str:
         for same in zip(*(claim.rows for claim in runs), strict=True)
         for first in same[:1]
     ]  # fmt: skip
-    return _table(["what", *map(_seed, runs), "must be", "baseline, first run"], rows)
+    return _table(["what", *(f"seed {_seeds([claim])}" for claim in runs), "must be", "baseline, first run"], rows)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
