@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from distill.core import Masked, Ragged, Samples, batches
-from distill.core.data import collate, without_data
+from distill.core.data import Grouped, collate, without_data
 from distill.core.errors import DataError
 
 TEN = Samples(x=torch.arange(10.0)[:, None], label=torch.arange(10))
@@ -108,3 +108,36 @@ def test_conditions_are_what_is_not_x():
     batch = next(batches(TEN, 4))
     assert torch.equal(batch.cond["label"].float(), batch.x[:, 0]) and batch.size == 4
     assert without_data(batch).x is None and without_data(batch).cond is batch.cond
+
+
+class Shaped(Grouped):
+    """Rows 0 to 4 have two values each, 5 to 7 three."""
+
+    groups = (0,) * 5 + (1,) * 3
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, row):
+        return {"x": torch.full((2 + self.groups[row],), float(row))}
+
+
+def grouped(count, **options):
+    return [batch.x[:, 0].tolist() for batch in islice(batches(Shaped(), 2, **options), count)]
+
+
+def test_batches_of_a_grouped_dataset_hold_one_group_each():
+    epoch = grouped(5, seed=1)
+    assert all(len({row > 4 for row in batch}) == 1 for batch in epoch)
+    assert set(sum(epoch, [])) == set(range(8)) and epoch != grouped(10, seed=1)[5:]
+
+
+def test_a_grouped_order_follows_from_seed_and_step_and_is_shared_by_ranks():
+    assert grouped(3, start=4) == grouped(7)[4:]
+    shares = [grouped(6, rank=rank, world=2) for rank in range(2)]
+    assert [sum(parts, []) for parts in zip(*shares, strict=True)] == grouped(6)
+
+
+def test_a_group_smaller_than_a_batch_is_repeated():
+    sizes = {tuple(batch.x.shape) for batch in islice(batches(Shaped(), 4), 3)}
+    assert sizes == {(4, 2), (4, 3)}

@@ -6,7 +6,11 @@ import json
 import re
 
 import pytest
-from PIL import Image
+import torch
+from PIL import Image as Pillow
+
+from distill.image.modality import Image
+from distill.image.teachers import DigitsTeacher
 
 
 def test_the_quick_demo_makes_a_table_pictures_and_a_report(cli, tmp_path):
@@ -19,7 +23,7 @@ def test_the_quick_demo_makes_a_table_pictures_and_a_report(cli, tmp_path):
     page = (tmp_path / "demo/report.html").read_text()
     assert page.count("data:image/png") == len(rows) + 1 and page.count("<svg") >= 3 and "student, 1 step" in page
     assert not re.search(r"https?:|src=\"(?!data:)|<script|<link", page)
-    with Image.open(tmp_path / "demo/previews/teacher-64-steps.png") as picture:
+    with Pillow.open(tmp_path / "demo/previews/teacher-64-steps.png") as picture:
         assert picture.width > 400 and len(picture.getcolors(1_000_000)) > 50
 
 
@@ -43,3 +47,35 @@ def test_an_earlier_demo_makes_room(tmp_path):
     _make_room(tmp_path / "demo")
     assert not (tmp_path / "demo").exists()
     _make_room(tmp_path / "demo")
+
+
+@pytest.fixture
+def reads_numbers(monkeypatch):
+    """The digits teacher reads prompts, and stands for a shipped pair."""
+    monkeypatch.setattr(DigitsTeacher, "encode", lambda self, prompts: {"label": torch.tensor([int(prompts[0])])})
+    monkeypatch.setattr(Image, "prompted", ("digits-teacher", "digits-teacher"))
+
+
+def test_a_prompt_is_shown_by_the_shipped_pair(cli, tmp_path, reads_numbers):
+    code, out, err = cli("demo", "--prompt", "3", "-o", "demo")
+    assert code == 0 and err == "" and "from top to bottom: teacher, 64 steps; student, 1 step" in out
+    with Pillow.open(tmp_path / "demo/prompt.png") as sheet:
+        assert sheet.size == ((10 * 9 + 1) * 8, (2 * 9 + 1) * 8)
+
+
+def test_a_prompt_is_shown_by_the_teacher_and_the_student_of_a_run(cli, tmp_path, reads_numbers):
+    recipe = "teacher: digits-teacher\nmethod: {name: dmd2, steps: 1, times: [1.0, 0.75, 0.5, 0.25]}\ndata: digits\n"
+    (tmp_path / "r.yaml").write_text(recipe)
+    assert cli("train", "r.yaml", "-o", "run").code == 0
+    code, out, _ = cli("demo", "--prompt", "3", "--run", "run", "-o", "demo")
+    assert code == 0 and "student, 1 step; student, 2 steps; student, 4 steps" in out
+    table = [line.split() for line in out.splitlines() if line.startswith(("teacher", "student"))]
+    assert [row[3] for row in table[:4]] == ["64", "1", "2", "4"]
+
+
+def test_what_cannot_show_a_prompt_says_so(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "prompted", ("digits-teacher", "digits-teacher"))
+    assert "DigitsTeacher reads no prompts" in cli("demo", "--prompt", "3").err
+    monkeypatch.setattr(Image, "prompted", None)
+    assert "no installed plugin has such a demo" in cli("demo", "--prompt", "3").err
+    assert not (tmp_path / "runs").exists()

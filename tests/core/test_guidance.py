@@ -8,8 +8,9 @@ from torch import nn
 
 from distill.core import Denoiser, Role, cfg
 from distill.core.errors import DistillError
-from distill.core.guidance import PLAIN, Guidance
+from distill.core.guidance import PLAIN, Guidance, rescaled
 from distill.core.paths import Flow
+from distill.core.tree import Masked
 
 X, T = torch.zeros(3, 2), torch.full((3,), 0.5)
 
@@ -94,3 +95,57 @@ def test_dropping_what_has_no_null_value_is_an_error(role):
     with pytest.raises(DistillError, match="null values for none"):
         role.denoiser.null.clear()
         role.predict(X, T, conditions(), guidance=cfg(5.0))
+
+
+# ---------------------------------------------------------------- interval, rescaling, negative values
+
+
+def test_a_number_outside_the_interval_costs_one_call(role):
+    guidance = cfg(3.0, interval=(0.2, 0.6))
+    for t in (0.1, 0.4, 0.9):
+        role.predict(X, t, conditions(), guidance=guidance)
+    assert len(role.denoiser.network.asked) == 1 + 2 + 1
+    assert [guidance.calls_at(t) for t in (0.1, 0.2, 0.6, 0.9, T)] == [1, 2, 2, 1, 2]
+
+
+def test_rescaling_is_that_of_the_paper_per_sample():
+    guided, plain = torch.randn(5, 3, 4, 4), 2 * torch.randn(5, 3, 4, 4) + 1
+    axes = (1, 2, 3)
+    whole = guided * plain.std(axes, keepdim=True) / guided.std(axes, keepdim=True)
+    torch.testing.assert_close(rescaled(guided, plain, 0.7), 0.7 * whole + 0.3 * guided)
+    assert torch.equal(rescaled(guided, plain, 0.0), guided)
+
+
+def test_rescaling_looks_at_each_modality_and_at_what_the_mask_counts():
+    a, b = torch.randn(3, 4), torch.randn(3, 6)
+    both = rescaled({"a": a, "b": b}, {"a": 2 * a, "b": 5 * b}, 1.0)
+    torch.testing.assert_close(both, {"a": 2 * a, "b": 5 * b})
+    mask = torch.tensor([[True, True, False, False]] * 3)
+    masked = rescaled(Masked(a, mask), Masked(torch.where(mask, 3 * a, 99.0), mask), 1.0)
+    torch.testing.assert_close(masked.values[:, :2], 3 * a[:, :2])
+
+
+def test_guidance_rescales_what_the_network_says(role):
+    x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
+    plain, guided = (role.predict(x, T, conditions(), guidance=g).x0 for g in (PLAIN, cfg(3.0)))
+    said = role.predict(x, T, conditions(), guidance=cfg(3.0, rescale=1.0)).x0
+    torch.testing.assert_close(said.std(1), plain.std(1))
+    torch.testing.assert_close(said / guided, (said / guided)[:, :1].expand(3, 2))
+
+
+@pytest.mark.parametrize("negative", [7.0, [7.0], torch.tensor([7.0, 8.0, 9.0])])
+def test_a_negative_value_takes_the_place_of_the_dropped_condition(role, negative):
+    role.predict(X, T, conditions(), guidance=cfg(2.0, null={"text": negative}))
+    expected = negative.tolist() if isinstance(negative, torch.Tensor) else [7.0] * 3
+    assert role.denoiser.network.asked[1] == {"text": expected, "image": [0.0, 0.0, 0.0]}
+
+
+def test_a_negative_value_does_where_the_network_has_no_null_value(role):
+    role.denoiser.null.clear()
+    said = role.predict(X, T, {"text": torch.ones(3)}, guidance=cfg(2.0, null={"text": 4.0})).x0
+    assert said[0, 0] == 10 * (4 + 2 * (1 - 4))
+
+
+def test_a_negative_of_no_condition_is_an_error(role):
+    with pytest.raises(DistillError, match="a negative txt is given, and the conditions are text, image"):
+        role.predict(X, T, conditions(), guidance=cfg(2.0, null={"txt": 4.0}))

@@ -13,8 +13,9 @@ from torch import nn
 
 from distill.core import Denoiser, Mixture, Rng, Role, Sampler, cfg, rollout
 from distill.core.errors import RecipeError
+from distill.core.guidance import PLAIN
 from distill.core.paths import Cosine, Discrete, Flow, Joint, Karras, Trigonometric
-from distill.core.sampling import DDIM, DPM, Consistency, Corrected, Grid, Heun, finish
+from distill.core.sampling import DDIM, DPM, Calibrated, Consistency, Corrected, Grid, Heun, Tabulated, finish
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers, with NumPy 2
 STEPS, COSINE = 10, Cosine()
@@ -239,6 +240,9 @@ SAMPLERS = [
     Sampler(times=(1.0, 0.5), solver=Consistency()), Sampler(steps=3, guidance=2.0),
     Sampler(steps=3, guidance=2.0, solver=Heun(), free_first=True),
     Sampler(steps=4, solver=Heun(), grid=Grid(spacing="karras", end=0.0)),
+    Sampler(steps=5, guidance=2.0, interval=(0.3, 0.7)),
+    Sampler(steps=5, guidance=2.0, interval=(0.3, 0.7), solver=Heun()),
+    Sampler(steps=3, guidance=2.0, rescale=0.7, negative={"label": 1}),
 ]  # fmt: skip
 
 
@@ -347,3 +351,81 @@ def test_trained_times_are_thinned_evenly_or_refused():
         with pytest.raises(RecipeError, match=r"\[1, 2, 4\]"):
             sampler.with_steps(steps)
     assert Sampler(steps=4).with_steps(7).steps == 7
+
+
+def test_a_calibrated_solver_maps_each_state():
+    role, solver = exact(Flow()), Calibrated(scales=(1.1, 0.5), offsets=(0.0, 2.0))
+    for move in rollout(role, NOISE, (1.0, 0.5, 0.0), solver=solver):
+        plain = Flow().jump(move.x, move.prediction.x0, torch.tensor(move.t), torch.tensor(move.s))
+        torch.testing.assert_close(move.next, solver.scales[move.n] * plain + solver.offsets[move.n])
+
+
+def test_a_tabulated_solver_has_all_predictions_and_its_own_moments():
+    table = Tabulated(
+        keeps=(0.9, 0.8, 0.7, 0.6),
+        pulls=((1.0,), (0.5, 0.4), (0.3, 0.2, 0.1), (0.4, 0.3, 0.2, 0.1)),
+        moments=(0.95, 0.7, 0.5, 0.2),
+    )
+    role, said = exact(Flow()), []
+    for move in rollout(role, NOISE, (1.0, 0.75, 0.5, 0.25, 0.0), solver=table):
+        said.insert(0, role.predict(move.x, table.moments[move.n]).x0)
+        expected = table.keeps[move.n] * move.x + sum(
+            pull * x0 for pull, x0 in zip(table.pulls[move.n], said, strict=True)
+        )
+        torch.testing.assert_close(move.next, expected)
+
+
+def test_a_table_of_a_solvers_weights_is_that_solver():
+    path, times = Karras(t_min=0.01, t_max=20.0), Grid(spacing="karras").times(Karras(t_min=0.01, t_max=20.0), 5)
+    steps = [DPM(order=3).weights(path, times, n) for n in range(5)]
+    table = Tabulated(keeps=tuple(w.keep for w in steps), pulls=tuple(w.pulls for w in steps), moments=times[:-1])
+    role = exact(path)
+    assert gap(walk(role, 20 * NOISE, times, table), walk(role, 20 * NOISE, times, DPM(order=3))) == 0
+
+
+@pytest.mark.parametrize("solver", [
+    Calibrated(scales=(1.0,) * 3, offsets=(0.0,) * 3), Tabulated(keeps=(1.0,), pulls=((0.0,),), moments=(1.0,)),
+])  # fmt: skip
+def test_fitted_solvers_belong_to_one_number_of_steps(solver):
+    with pytest.raises(RecipeError, match="fit it again"):
+        Sampler(steps=2, solver=solver).sample(exact(Flow()), NOISE)
+    assert Sampler.model_validate_json(Sampler(solver=solver).model_dump_json()).solver == solver
+
+
+def test_a_list_of_times_may_end_above_zero():
+    sampler = Sampler(times=(1.0, 0.5), end=0.1)
+    assert sampler.grid_for(Flow()) == (1.0, 0.5, 0.1) and list(sampler.walk(exact(Flow()), NOISE))[-1].s == 0.1
+    with pytest.raises(RecipeError, match="end above 0.6"):
+        Sampler(times=(1.0, 0.5), end=0.6).check(Flow())
+
+
+# ---------------------------------------------------------------- what samplers of several roles are made of
+
+
+def test_a_revised_prediction_moves_the_state_and_is_remembered():
+    role, times = exact(Flow()), (1.0, 0.6, 0.3, 0.1)
+
+    def revise(n, said):
+        return said.replace_x0(said.x0 + 1) if n == 1 else said
+
+    plain, moves = (list(rollout(role, NOISE, times, solver=DPM(), revise=each)) for each in (None, revise))
+    weights = [DPM().weights(Flow(), times, n) for n in range(3)]
+    torch.testing.assert_close(moves[1].next, plain[1].next + weights[1].pulls[0])
+    state = role.predict(moves[1].next, 0.3).x0
+    expected = weights[2].keep * moves[1].next + weights[2].pulls[0] * state
+    torch.testing.assert_close(moves[2].next, expected + weights[2].pulls[1] * moves[1].prediction.x0)
+
+
+def test_a_walk_is_a_descent_in_two_parts():
+    role, sampler = exact(Flow()), Sampler(steps=6, free_first=True)
+    times = sampler.grid_for(Flow())
+    half = finish(sampler.descend(role, sampler.start(role, NOISE), times[:4]))
+    torch.testing.assert_close(finish(sampler.descend(role, half, times[3:])), sampler.sample(role, NOISE))
+    parts = [sampler.calls_on(Flow(), times[:4]), sampler.calls_on(Flow(), times[3:])]
+    assert parts == [2, 3] and sampler.calls(Flow()) == 5
+
+
+def test_a_sampler_says_what_guidance_it_gives():
+    sampler = Sampler(guidance=3.0, interval=(0.2, 0.8), rescale=0.7, negative={"label": 1})
+    assert sampler.guide == cfg(3.0, interval=(0.2, 0.8), rescale=0.7, null={"label": 1})
+    assert Sampler(interval=(0.2, 0.8), rescale=0.7).guide is PLAIN

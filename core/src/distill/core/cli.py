@@ -191,11 +191,14 @@ def sample(
     cond: Annotated[
         list[str] | None, typer.Option("--cond", help="A condition of all samples, such as label=3.")
     ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", help="What the samples show; several take turns.")
+    ] = None,
 ) -> None:
     """Draw samples from a run or a model."""
     from distill.core import commands
 
-    commands.sample(source, steps, n, out, seed, cond or [])
+    commands.sample(source, steps, n, out, seed, cond or [], prompt or [])
 
 
 @app.command("eval")
@@ -252,11 +255,18 @@ def demo(
     modality: Annotated[str | None, typer.Option(help="Which demo, if several plugins have one.")] = None,
     out: Annotated[Path, _out("The folder for pictures and report.")] = Path("runs/demo"),
     quick: Annotated[bool, typer.Option("--quick", help="A few steps only, to see that it runs.")] = False,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", help="Train nothing: show what a teacher and its student make of this.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="With --prompt: the run whose two to show.")] = None,
 ) -> None:
     """Distil a small teacher, start to finish. Real data, on a CPU, with nothing to download."""
-    from distill.core.demo import demo as run_demo
+    from distill.core import demo as demos
 
-    run_demo(modality, out, quick)
+    if prompt is None:
+        demos.demo(modality, out, quick)
+    else:
+        demos.show(prompt, modality, out, run)
 
 
 @app.command()

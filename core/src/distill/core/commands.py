@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from distill.core import checkpoint, report
-from distill.core.contracts import Metric
+from distill.core import checkpoint, report, tree
+from distill.core.contracts import Metric, Outcome
 from distill.core.engine import Engine, Metrics
 from distill.core.errors import CheckpointError, RecipeError
 from distill.core.recipe import Recipe, Resolver, Source, dump, load_recipe
@@ -207,21 +208,23 @@ def plain_table(first: str, *names: str, title: str | None = None) -> Table:
 
 def _open(source: str) -> Run:
     registry = default_registry()
-    if is_folder(source, registry):
+    if not is_folder(source, registry):
+        return prepare(Recipe(method="frozen", teacher=source), Source(source), registry)
+    if (Path(source) / "recipe.yaml").exists() or not Path(source).is_dir():
         return open_run(Path(source), registry)
-    return prepare(Recipe(method="frozen", teacher=source), Source(source), registry)
+    return prepare(Recipe(method="frozen", teacher={"model": source}), Source(source), registry)
 
 
 def sample(
     source: str, steps: int | None = None, n: int = 16, out: Path = Path("samples"), seed: int = 0,
-    cond: Sequence[str] = (),
+    cond: Sequence[str] = (), prompts: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Draw samples from a run's student or from a model, and write them in their modality's format."""
     run = _open(source)
     sampler = run.sampler.with_steps(steps)
     if run.modality is None:
         raise RecipeError(f"{source} has no modality that could write samples; its denoiser names none")
-    given = _conditions(run, cond, n, seed)
+    given = _prompted(run, prompts, n) if prompts else _conditions(run, cond, n, seed)
     try:
         samples = run.draw(run.result, sampler, n, seed=seed, cond=given, inference=True)
     except IndexError as error:
@@ -230,14 +233,19 @@ def sample(
     grid, calls = run.modality.preview(samples, out / "grid.png"), sampler.calls(run.result.denoiser.path)
     made = f"{len(files)} samples" if len(files) > 1 else "1 sample"
     console.print(
-        f"{made} in {out}, {calls} call{'s' if calls > 1 else ''} each; all in one picture: {grid}",
+        f"{made} in {out}, {calls:g} call{'s' if calls > 1 else ''} each; all in one picture: {grid}",
         soft_wrap=True,
     )
 
 
-def _conditions(run: Run, given: Sequence[str], n: int, seed: int) -> dict[str, Any]:
-    import torch
+def _prompted(run: Run, prompts: Sequence[str], n: int) -> dict[str, Any]:
+    """Conditions of n samples, the prompts in turn."""
+    found = run.builder.encode(prompts)
+    rows = torch.arange(n) % len(prompts)
+    return {name: tree.index(value, rows) for name, value in found.items()}
 
+
+def _conditions(run: Run, given: Sequence[str], n: int, seed: int) -> dict[str, Any]:
     cond = run.conditions(n, seed)
     for text in given:
         name, _, value = text.partition("=")
@@ -258,6 +266,8 @@ def measure(run: Run, role: Role, sampler: Sampler, n: int, metrics: Mapping[str
     samples = run.draw(role, sampler, n, cond=cond, inference=True)
     seconds = time.perf_counter() - started
     reference = run.reference()
+    if run.modality is not None:
+        samples, reference = run.modality.decode(samples), run.modality.decode(reference)
     values = {name: metric.measure(samples, reference, cond) for name, metric in metrics.items()}
     return values | {"calls": sampler.calls(role.denoiser.path), "ms per sample": 1000 * seconds / n}
 
@@ -378,9 +388,19 @@ def compare(runs: Sequence[Path], out: Path) -> None:
 
 def export(run: Path, to: str, out: Path) -> None:
     """Write a run's student for other libraries."""
-    opened = open_run(run, default_registry())
-    written = opened.builder.export(opened.result.alone(), opened.sampler, to, out)
+    opened = open_run(run, default_registry()).alone()
+    outcome = Outcome(opened.result, opened.sampler, _facts(run, opened))
+    written = opened.builder.export_outcome(outcome, to, out)
     console.print(f"{to}: {', '.join(str(path) for path in written)}", soft_wrap=True)
+
+
+def _facts(folder: Path, run: Run) -> dict[str, Any]:
+    """What is known about a run's result."""
+    recipe = run.recipe
+    return {
+        "method": recipe.method, "teacher": recipe.teacher, "recipe": dump(recipe), "metrics": _measured(folder),
+        "versions": run.versions,
+    }  # fmt: skip
 
 
 def schema() -> None:

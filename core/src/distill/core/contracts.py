@@ -21,7 +21,7 @@ from distill.core.errors import DistillError, RecipeError
 from distill.core.options import Options
 from distill.core.prediction import Prediction
 from distill.core.rng import Rng
-from distill.core.roles import Roles
+from distill.core.roles import Role, Roles
 from distill.core.tree import State
 
 if TYPE_CHECKING:
@@ -219,8 +219,29 @@ class Subject(nn.Module):
         return False
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a run made: the role, how it is sampled, and facts about both for whoever gets it.
+
+    Facts are `method`, `teacher`, `recipe`, `metrics` and `versions`.
+    """
+
+    role: Role
+    sampler: Any
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Builder(Options):
     """Options of a denoiser component, and how to build it."""
+
+    @classmethod
+    def reads(cls, model: str) -> bool:
+        """Whether `{model: ...}` without a name may mean this denoiser.
+
+        Raises:
+            DistillError: the model is of this denoiser's sort, but something about it is wrong.
+        """
+        return False
 
     @abstractmethod
     def build(self) -> Denoiser:
@@ -231,6 +252,18 @@ class Builder(Options):
         from distill.core.sampling import Sampler
 
         return Sampler()
+
+    def modality(self) -> Modality | None:
+        """What its samples look like, where that depends on the model; None leaves it to the component's modality."""
+        return None
+
+    def encode(self, prompts: Sequence[str]) -> dict[str, Any]:
+        """Conditions for prompts, one of each a prompt."""
+        raise RecipeError(f"{type(self).__name__} reads no prompts: give conditions as name=number")
+
+    def export_outcome(self, outcome: Outcome, to: str, folder: Path) -> list[Path]:
+        """`export` of a run's outcome, for formats that hold more than a network."""
+        return self.export(outcome.role.alone(), outcome.sampler, to, folder)
 
     def export(self, denoiser: Denoiser, sampler: Any, to: str, folder: Path) -> list[Path]:
         """Write trained weights for other libraries; `to` is one of the names in `exports()`."""
@@ -296,10 +329,16 @@ class Modality(Options):
 
     suffix: ClassVar[str] = ""
     has_demo: ClassVar[bool] = False
+    prompted: ClassVar[tuple[str, str] | None] = None
+    """Denoisers, a teacher and its student, that `distill demo --prompt` shows."""
 
     def demo_recipe(self) -> Path:
         """The recipe of `distill demo`, where the plugin ships a teacher."""
         raise DistillError(f"{type(self).__name__} has no demo")
+
+    def decode(self, samples: State) -> Any:
+        """What people and metrics see of samples: themselves, unless they are latents."""
+        return samples
 
     @abstractmethod
     def write(self, samples: State, folder: Path, stem: str = "sample") -> list[Path]:
@@ -336,6 +375,10 @@ class Method(Options):
     def roles(self) -> dict[str, RoleSpec]:
         """Roles besides the teacher."""
         return {"student": RoleSpec(copy_of="teacher")}
+
+    def knowing(self, student: Any) -> Method:
+        """The method for a student that is sampled in a way of its own; one that trains it has no use for that."""
+        return self
 
     @abstractmethod
     def plan(self, teacher: Any) -> Plan:

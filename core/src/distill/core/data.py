@@ -3,8 +3,10 @@ the same."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
+from itertools import count
 from typing import Any, cast
 
 import torch
@@ -52,12 +54,49 @@ class Order:
             self._epoch, self._shuffled = epoch, torch.randperm(self.length, generator=generator)
         return int(self._shuffled[place])
 
+    def rows(self, step: int) -> list[int]:
+        """The samples of one batch, over all ranks."""
+        return [self._row(position) for position in range(step * self.batch, (step + 1) * self.batch)]
+
     def __iter__(self) -> Iterator[list[int]]:
-        step = self.start
-        while True:
-            positions = range(step * self.batch, (step + 1) * self.batch)
-            yield [self._row(position) for position in positions][self.share]
-            step += 1
+        for step in count(self.start):
+            yield self.rows(step)[self.share]
+
+
+class Grouped(Dataset[Any]):
+    """A dataset whose samples differ in shape; those of one group fit in one batch."""
+
+    @property
+    @abstractmethod
+    def groups(self) -> Sequence[int]:
+        """The group of each row."""
+
+
+class GroupedOrder(Order):
+    """An order whose batches hold samples of one group each; what a group lacks for its last batch it repeats."""
+
+    def __init__(self, groups: Sequence[int], *arguments: int) -> None:
+        super().__init__(len(groups), *arguments)
+        members: dict[int, list[int]] = {}
+        for row, group in enumerate(groups):
+            members.setdefault(group, []).append(row)
+        self._members = [torch.tensor(members[group]) for group in sorted(members)]
+        self._per_epoch = sum(-(-len(rows) // self.batch) for rows in self._members)
+        self._batches = torch.zeros(0, dtype=torch.long)
+
+    def rows(self, step: int) -> list[int]:
+        epoch, place = divmod(step, self._per_epoch)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            cut = torch.cat([self._cut(rows, generator) for rows in self._members])
+            self._epoch, self._batches = epoch, cut[torch.randperm(len(cut), generator=generator)]
+        return [int(row) for row in self._batches[place]]
+
+    def _cut(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """A group's rows, shuffled, in full batches [n, batch]."""
+        shuffled = rows[torch.randperm(len(rows), generator=generator)]
+        whole = -(-len(rows) // self.batch) * self.batch
+        return shuffled[torch.arange(whole) % len(rows)].view(-1, self.batch)
 
 
 def batches(
@@ -88,7 +127,8 @@ def batches(
     length = len(cast(Sized, dataset))
     if not length:
         raise DataError("the dataset has no samples: check its folder, split and filters")
-    order = Order(length, size, seed, start, rank, world)
+    place = (size, seed, start, rank, world)
+    order = GroupedOrder(dataset.groups, *place) if isinstance(dataset, Grouped) else Order(length, *place)
     # else the loader would draw from the global generator
     workers_seed = torch.Generator().manual_seed(seed + start)
     loader: DataLoader[Any] = DataLoader(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,20 +15,22 @@ from distill.core import tree
 from distill.core.commands import console, fit, measure, result_table, way, write_report
 from distill.core.contracts import Modality
 from distill.core.errors import RecipeError
-from distill.core.recipe import load_recipe
+from distill.core.recipe import Recipe, Source, load_recipe
 from distill.core.registry import Registry, default_registry
 from distill.core.roles import Role
-from distill.core.run import Run, prepare
+from distill.core.run import Run, open_run, prepare
 from distill.core.sampling import Sampler
 
 MARK = ".demo"
 """The file by which a demo knows its own folder."""
+PICTURES = 10
+"""Samples of each way that a prompt is shown in."""
 
 
 def demo(modality: str | None = None, out: Path = Path("runs/demo"), quick: bool = False) -> None:
     """Distil the teacher that a modality ships, and show teacher and student side by side."""
     started = time.perf_counter()
-    shown = _modality(default_registry(), modality)
+    shown = _modality(default_registry(), modality, lambda known: known.has_demo)
     overrides = ["method.steps=20"] if quick else []
     recipe, source = load_recipe(shown.demo_recipe(), overrides)
     _make_room(out)
@@ -44,6 +47,56 @@ def demo(modality: str | None = None, out: Path = Path("runs/demo"), quick: bool
         console.print(f"{text}:")
         console.print(f"  {picture}", soft_wrap=True)
     console.print(f"report: {path}   ({time.perf_counter() - started:.0f} s)", soft_wrap=True)
+
+
+def show(prompt: str, modality: str | None = None, out: Path = Path("runs/demo"), folder: Path | None = None) -> None:
+    """Draw what a teacher, with all its steps, and its student, with few, make of a prompt, and put both on one sheet.
+
+    They are those of the run in `folder`, or the pair that a modality ships.
+    """
+    registry = default_registry()
+    slow, fast = _shipped(registry, modality) if folder is None else _of_run(registry, folder)
+    cond = {name: value.expand(PICTURES, *value.shape[1:]) for name, value in slow.builder.encode([prompt]).items()}
+    _make_room(out)
+    rows: dict[str, dict[str, float]] = {}
+    drawn = []
+    for name, (run, role, sampler) in _prompted_ways(slow, fast).items():
+        started = time.perf_counter()
+        drawn.append(run.draw(role, sampler, PICTURES, cond=cond, inference=True))
+        took = 1000 * (time.perf_counter() - started) / PICTURES
+        rows[name] = {"calls": sampler.calls(role.denoiser.path), "ms per sample": took}
+        rows[name]["speed-up"] = next(iter(rows.values()))["ms per sample"] / took
+    assert slow.modality is not None
+    sheet = slow.modality.preview(tree.concatenate(drawn), out / "prompt.png")
+    (out / MARK).touch()
+    console.print(result_table(rows))
+    console.print(f"from top to bottom: {'; '.join(rows)}:\n  {sheet}", soft_wrap=True)
+
+
+Way = tuple[Run, Role, Sampler]
+
+
+def _prompted_ways(slow: Run, fast: Run) -> dict[str, Way]:
+    """The teacher with all its steps, and the student with as few as it knows."""
+    known = len(fast.sampler.times or (1,))
+    ways = {way("teacher", slow.sampler.steps): (slow, slow.roles["teacher"], slow.sampler)}
+    students = {k: fast.sampler.with_steps(k) for k in (1, 2, 4) if known % k == 0}
+    return ways | {way("student", k): (fast, fast.result, sampler) for k, sampler in students.items()}
+
+
+def _shipped(registry: Registry, modality: str | None) -> tuple[Run, Run]:
+    """Teacher and student that a modality ships, each as a run that trains nothing."""
+    pair = _modality(registry, modality, lambda known: known.prompted is not None).prompted or ()
+    slow, fast = (prepare(Recipe(method="frozen", teacher=name), Source(name), registry) for name in pair)
+    return slow, fast
+
+
+def _of_run(registry: Registry, folder: Path) -> tuple[Run, Run]:
+    """Teacher and student of a run."""
+    run = open_run(folder, registry)
+    if "teacher" not in run.roles:
+        raise RecipeError(f"{folder} has no teacher to show beside its student: give a run that distilled one")
+    return replace(run, sampler=run.builder.sampler()), run
 
 
 def _make_room(out: Path) -> None:
@@ -83,8 +136,8 @@ def _pictures(run: Run, ways: Mapping[str, tuple[Role, Sampler]], folder: Path) 
     return sheets
 
 
-def _modality(registry: Registry, name: str | None) -> Modality:
-    """The modality of that name, or the first that has a demo."""
+def _modality(registry: Registry, name: str | None, fits: Callable[[Modality], bool]) -> Modality:
+    """The modality of that name, or the first that fits."""
     entries = registry.components("modality")
     if name is not None:
         entries = [registry.find("modality", name)]
@@ -92,6 +145,6 @@ def _modality(registry: Registry, name: str | None) -> Modality:
         target = entry.load()
         if isinstance(target, type) and issubclass(target, Modality):
             found: Modality = target()
-            if found.has_demo:
+            if fits(found):
                 return found
-    raise RecipeError("no installed plugin has a demo: pip install distill-image")
+    raise RecipeError("no installed plugin has such a demo: pip install distill-image")

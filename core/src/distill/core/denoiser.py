@@ -103,9 +103,15 @@ class Denoiser(nn.Module):
         cond = {name: value.expand(size, *value.shape) for name, value in null.items()}
         return x, t, cond
 
-    def drop(self, cond: Mapping[str, Any], dropped: frozenset[str], x: State) -> dict[str, Any]:
-        """The conditions without the dropped ones (guidance asks for this)."""
-        return drop_conditions(cond, dropped, self.null)
+    def drop(
+        self, cond: Mapping[str, Any], dropped: frozenset[str], x: State, null: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The conditions without the dropped ones (guidance asks for this); `null` overrides the network's values."""
+        if odd := set(null or {}) - set(cond):
+            raise DistillError(
+                f"a negative {', '.join(sorted(odd))} is given, and the conditions are {', '.join(cond)}"
+            )
+        return drop_conditions(cond, dropped, {**self.null, **(null or {})})
 
     def _call(self, x: State, t: Any, cond: dict[str, Any], cache: Cache | None) -> tuple[Any, Cache | None]:
         native = None if t is None else self.path.native(t)

@@ -338,7 +338,7 @@ class Engine:
         progress = {name: int(value) for name, value in state["progress"].items()}
         self.step, self.phase_step = progress["step"], progress["phase_step"]
         self.phase_index = progress["phase"]
-        self.sampler = Sampler.model_validate(state["sampler"])
+        self.sampler = type(self.plan.sampler).model_validate(state["sampler"])
         for name in self.saved_roles():
             role, tensors = self.roles[name], files[f"role-{name}"]
             if isinstance(role.module, Subject):

@@ -125,9 +125,9 @@ class Plan(Options):
         return sum(phase.steps for phase in self.phases)
 
     def needs(self) -> set[str]:
-        """Roles that some loss asks for."""
+        """Roles that some loss asks for, or the sampler."""
         losses = [update.loss for phase in self.phases for update in phase.updates]
-        return {role for loss in losses for role in (*loss.needs, *loss.moves)}
+        return {role for loss in losses for role in (*loss.needs, *loss.moves)} | set(self.sampler.needs)
 
     def changed(self) -> set[str]:
         """Roles whose weights the plan changes, by gradient or by an action."""

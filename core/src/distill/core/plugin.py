@@ -14,7 +14,8 @@ def distill_denoisers() -> Sequence[Component]:
             name="mixture",
             summary="The exact denoiser of a mixture of Gaussians, in any shape",
             target="distill.core.mixture:MixtureTeacher",
-        )
+        ),
+        Component(name="run", summary="The result of a run, by its folder", target="distill.core.run:FromRun"),
     ]
 
 

@@ -10,22 +10,21 @@ import torch
 
 from distill.core import tree
 from distill.core.contracts import Lens
-from distill.core.data import Samples, collate
+from distill.core.data import Grouped, Samples, collate
 from distill.core.denoiser import Denoiser
 from distill.core.errors import DataError
 from distill.core.roles import Role
+from distill.core.tree import batch_size
 
 
 def probe(student: Role, teacher: Role | None, dataset: Any, lens: Lens | None) -> None:
-    """One prediction of each for the dataset's telling samples; without data, for a state of zeros."""
-    if dataset is not None:
-        fields = collate([dataset[row] for row in _telling_rows(dataset)])
-    elif isinstance(student.module, Denoiser) and student.module.shape is not None:
-        fields = {"x": student.module.example()[0]}
-    else:
-        return
+    """One prediction of each for the dataset's telling samples; where it has no states, for states of zeros."""
+    fields = {} if dataset is None else collate([dataset[row] for row in _telling_rows(dataset)])
     if "x" not in fields:
-        raise DataError(f"the samples have no field 'x'; they have {', '.join(fields)}")
+        if not isinstance(student.module, Denoiser) or student.module.shape is None:
+            return
+        size = batch_size(next(iter(fields.values()))) if fields else 1
+        fields = {**fields, "x": student.module.example(size)[0]}
     x, cond = fields["x"], {name: value for name, value in fields.items() if name != "x"}
     _ask(student, x, cond)
     if teacher is not None and teacher.module is not student.module:
@@ -47,6 +46,8 @@ def _telling_rows(dataset: Any) -> list[int]:
     """The first sample, the last, and where data in memory are whole numbers the smallest and the largest."""
     if not len(dataset):
         raise DataError("the dataset has no samples: check its folder, split and filters")
+    if isinstance(dataset, Grouped):
+        return [dataset.groups.index(min(dataset.groups))]
     fields = dataset.tensors.values() if isinstance(dataset, Samples) else ()
     whole = [field for field in fields if field.ndim == 1 and not field.is_floating_point()]
     return sorted({0, len(dataset) - 1, *(int(end) for field in whole for end in (field.argmin(), field.argmax()))})

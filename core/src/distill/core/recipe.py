@@ -19,7 +19,7 @@ from pydantic import (
     field_validator,
 )
 
-from distill.core.errors import DistillError, RecipeError, nearest
+from distill.core.errors import DistillError, PluginLoadError, RecipeError, nearest
 from distill.core.options import Options
 from distill.core.registry import Registry
 
@@ -271,6 +271,24 @@ class Resolver:
                 f"{self.source.place(at)}: {kind} '{name}' is not a {expected.__name__}: its plugin is wrong"
             )
         return validate(target, options, self.source, at)
+
+    def named(self, reference: Reference, kind: str, *at: str) -> Reference:
+        """The reference with a name; `{model: ...}` without one gets that of the component that reads the model."""
+        if isinstance(reference, str) or "name" in reference or "model" not in reference:
+            return reference
+        readers, reasons = [], []
+        for entry in self.registry.components(kind):
+            try:
+                target: Any = entry.load()
+                readers += [entry.qualified] if target.reads(str(reference["model"])) else []
+            except PluginLoadError:
+                continue
+            except DistillError as error:
+                reasons.append(str(error))
+        if len(readers) == 1:
+            return {"name": readers[0], **reference}
+        said = f"{' and '.join(readers)} read it: name one" if readers else "; ".join(dict.fromkeys(reasons))
+        raise RecipeError(f"{self.source.place(at)}: {said or 'no denoiser that is installed reads such a model'}")
 
 
 def split(reference: Reference, source: Source, at: Sequence[str]) -> tuple[str, dict[str, Any]]:

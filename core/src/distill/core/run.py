@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from accelerate import Accelerator
@@ -35,7 +35,7 @@ from distill.core.errors import CheckpointError, DistillError, RecipeError, near
 from distill.core.plan import Plan
 from distill.core.probe import as_in_use, probe
 from distill.core.recipe import Recipe, Reference, Resolver, RoleRecipe, Source, load_recipe
-from distill.core.registry import Registry
+from distill.core.registry import Registry, default_registry
 from distill.core.rng import Rng
 from distill.core.roles import Role, Roles
 from distill.core.sampling import Sampler
@@ -75,6 +75,20 @@ class Run:
     def identity(self) -> dict[str, str]:
         """What must be equal for a run to be resumed."""
         return {"recipe": self.recipe.digest(), **self.versions}
+
+    def alone(self) -> Run:
+        """Itself, for who takes its result without its other roles.
+
+        Raises:
+            RecipeError: its samples are made by several roles.
+        """
+        if self.sampler.needs:
+            names = ", ".join((self.plan.result, *self.sampler.needs))
+            raise RecipeError(
+                f"the samples of this {type(self.method).__name__} run are made by several roles ({names}): "
+                "take the run that one of them comes from"
+            )
+        return self
 
     def engine(self, folder: Path | None, **options: Any) -> Engine:
         """The engine that trains this run."""
@@ -134,12 +148,16 @@ class Run:
         device = next(iter(role.module.parameters()), torch.zeros(0)).device
         rng, cond = Rng(seed, device=device), self.conditions(n, seed) if cond is None else dict(cond)
         parts = []
-        with as_in_use(role), torch.inference_mode(inference):
+        used = [role, *(self.roles[name] for name in sampler.needs)]
+        with ExitStack() as stack:
+            for each in used:
+                stack.enter_context(as_in_use(each))
+            stack.enter_context(torch.inference_mode(inference))
             for start in range(0, n, 500):
                 rows = torch.arange(start, min(n, start + 500))
                 share = {name: tree.to(tree.index(value, rows), device) for name, value in cond.items()}
                 noise = Batch(len(rows), shape=role.denoiser.shape).noise(rng, "sample/start")
-                parts.append(tree.to(sampler.sample(role, noise, share, rng), "cpu"))
+                parts.append(tree.to(sampler.sample(role, noise, share, rng, self.roles), "cpu"))
         return tree.concatenate(parts)
 
 
@@ -184,6 +202,7 @@ def prepare(recipe: Recipe, source: Source, registry: Registry) -> Run:
         RecipeError: something does not fit; nothing was written.
     """
     resolve = Resolver(registry, source)
+    recipe = _named(recipe, resolve)
     torch.manual_seed(recipe.seed)
     method = resolve(recipe.method, "method", Method, "method")  # type: ignore[type-abstract]
     data = resolve(recipe.data, "dataset", DataSource, "data") if recipe.data else None  # type: ignore[type-abstract]
@@ -196,6 +215,7 @@ def prepare(recipe: Recipe, source: Source, registry: Registry) -> Run:
     dataset = data.open() if data else None
     taught = _teacher(recipe, resolve, registry)
     own = specs["student"].build if "student" in specs else None
+    method = method.knowing(own.sampler()) if isinstance(own, Builder) else method
     builder = own if isinstance(own, Builder) else taught.builder if taught else None
     if builder is None:
         raise RecipeError(f"{source.name}: name a 'teacher:' to distil, or a 'student:' to train from nothing")
@@ -204,11 +224,19 @@ def prepare(recipe: Recipe, source: Source, registry: Registry) -> Run:
         roles = assemble(method, {"teacher": taught.role} if taught else {}, specs)
         plan = method.plan(sampler)
     run = Run(
-        recipe, method, roles, plan, builder, sampler, dataset, lens, _modality(recipe, registry, taught), metrics,
-        registry.requirements(),
+        recipe, method, roles, plan, builder, sampler, dataset, lens,
+        _modality(recipe, registry, taught, builder), metrics, registry.requirements(),
     )  # fmt: skip
     _check(run)
     return run
+
+
+def _named(recipe: Recipe, resolve: Resolver) -> Recipe:
+    """The recipe with the names of those networks that it calls by their model only."""
+    networks = {"teacher": recipe.teacher, "student": recipe.student}
+    return recipe.model_copy(
+        update={key: resolve.named(value, "denoiser", key) for key, value in networks.items() if value is not None}
+    )
 
 
 @contextmanager
@@ -247,7 +275,7 @@ def _teacher(recipe: Recipe, resolve: Resolver, registry: Registry) -> Taught | 
     if recipe.teacher is None:
         return None
     if isinstance(recipe.teacher, str) and is_folder(recipe.teacher, registry):
-        run = open_run(Path(recipe.teacher), registry)
+        run = open_run(Path(recipe.teacher), registry).alone()
         return Taught(Role("teacher", run.result.module), run.builder, run.sampler, run.modality)
     builder = resolve(recipe.teacher, "denoiser", Builder, "teacher")  # type: ignore[type-abstract]
     return Taught(Role("teacher", builder.build()), builder, builder.sampler())
@@ -291,16 +319,18 @@ def _spec(name: str, role: RoleRecipe, method: RoleSpec | None, resolve: Resolve
     return base.model_copy(update=said)
 
 
-def _modality(recipe: Recipe, registry: Registry, taught: Taught | None) -> Modality | None:
+def _modality(recipe: Recipe, registry: Registry, taught: Taught | None, builder: Builder | None) -> Modality | None:
     """The modality of the student's network, or of the teacher's, or of the data."""
     if taught is not None and taught.modality is not None and recipe.student is None:
         return taught.modality
+    if builder is not None and (own := builder.modality()) is not None:
+        return own
     named = [("denoiser", recipe.student), ("denoiser", recipe.teacher), ("dataset", recipe.data)]
     known = {(e.kind, each): e.component.modality for e in registry.components() for each in (e.name, e.qualified)}
     shown = [known.get((kind, _name(reference)), "") for kind, reference in named if reference]
     name = next(filter(None, shown), "")
     if name not in {entry.name for entry in registry.components("modality")}:
-        return None
+        return taught.modality if taught is not None else None
     found: Any = registry.load("modality", name)
     return found()  # type: ignore[no-any-return]
 
@@ -317,10 +347,35 @@ def open_run(folder: Path, registry: Registry, step: str | None = None) -> Run:
         for name, tensors in files.items():
             if name.startswith("role-"):
                 run.roles[name.removeprefix("role-")].load(tensors)
-        run.sampler = Sampler.model_validate(state["sampler"])
+        run.sampler = type(run.plan.sampler).model_validate(state["sampler"])
     except (KeyError, RuntimeError, ValueError, DistillError) as error:
         raise checkpoint.damaged(path / "state.json", f"it does not fit {folder / 'recipe.yaml'}: {error}") from error
     return run
+
+
+class FromRun(Builder):
+    """The result of a run: its network, and how that is sampled."""
+
+    example: ClassVar[dict[str, Any]] = {"folder": "runs/digits"}
+    conformance: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("shape", "times", "permutation", "randomness", "serialisation", "taps"), "its network is that of a run"
+    )
+    folder: Path
+    """The run's folder."""
+
+    @cached_property
+    def run(self) -> Run:
+        """The run."""
+        return open_run(self.folder, default_registry()).alone()
+
+    def build(self) -> Denoiser:
+        return self.run.result.alone()
+
+    def sampler(self) -> Sampler:
+        return self.run.sampler
+
+    def exports(self) -> dict[str, Callable[[Denoiser, Any, Path], list[Path]]]:
+        return self.run.builder.exports()
 
 
 def checkpoint_of(folder: Path, step: str | None = None) -> Path:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Generator, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
@@ -19,7 +20,7 @@ from distill.core.paths import TINY, GaussianPath, Joint, per_key
 from distill.core.prediction import Prediction
 from distill.core.rng import Rng
 from distill.core.roles import Role
-from distill.core.tree import State, batch_size, combine, detach, leaves
+from distill.core.tree import State, batch_size, combine, detach, leaves, tree_map
 
 # ---------------------------------------------------------------- grids
 
@@ -86,11 +87,12 @@ class Grid(Options):
 
 @dataclass(frozen=True)
 class Weights:
-    """One solver step: `x_s = keep · x + Σ pulls_j · x0_{n−j} + fresh · noise`, newest prediction first."""
+    """One solver step: `x_s = keep · x + Σ pulls_j · x0_{n−j} + fresh · noise + offset`, newest prediction first."""
 
     keep: float
     pulls: tuple[float, ...]
     fresh: float = 0.0
+    offset: float = 0.0
 
 
 class Level:
@@ -102,7 +104,7 @@ class Level:
         self.lam = math.log(max(self.alpha, TINY)) - math.log(max(self.sigma, TINY))
 
 
-def _line(t: Level, s: Level) -> Weights:
+def _line(t: Any, s: Any) -> Weights:
     keep = s.sigma / max(t.sigma, TINY)
     return Weights(keep, (s.alpha - t.alpha * keep,))
 
@@ -114,13 +116,36 @@ def _renoised(t: Level, low: Level, s: Level) -> Weights:
     return Weights(scale * line.keep, (scale * line.pulls[0],), fresh)
 
 
-class DDIM(Options):
+class Stepper(Options):
+    """What all solvers share: the weights of their steps, and when and how often they ask the network."""
+
+    evaluations: ClassVar[int] = 1
+
+    @property
+    def history(self) -> int:
+        """How many predictions a step looks at, the newest included."""
+        return 3
+
+    @abstractmethod
+    def weights(self, path: GaussianPath, times: tuple[float, ...], n: int) -> Weights:
+        """Of step n, from times[n] to times[n + 1]."""
+
+    def asked(self, times: tuple[Any, ...], n: int) -> Any:
+        """The time at which the network is asked in step n."""
+        return times[n]
+
+
+def _belongs(fitted: int, times: tuple[float, ...]) -> None:
+    if len(times) - 1 != fitted:
+        raise RecipeError(f"this solver was fitted for {fitted} steps, not {len(times) - 1}: fit it again")
+
+
+class DDIM(Stepper):
     """The straight move of a predicted x0 (Song et al. 2021); on EDM and flow paths it is Euler's method."""
 
     name: Literal["ddim"] = "ddim"
     eta: float = 0.0
     """Share of the noise that is replaced; 1 is ancestral sampling."""
-    evaluations: ClassVar[int] = 1
 
     def weights(self, path: GaussianPath, times: tuple[float, ...], n: int) -> Weights:
         t, s = Level(path, times[n]), Level(path, times[n + 1])
@@ -132,14 +157,13 @@ class DDIM(Options):
         return Weights(keep, (s.alpha - t.alpha * keep,), fresh)
 
 
-class Consistency(Options):
+class Consistency(Stepper):
     """Predict x0, add fresh noise of the next level (Song et al. 2023, algorithm 1)."""
 
     name: Literal["consistency"] = "consistency"
     gamma: float = 1.0
     """Jump to (1−γ) of the next time, then re-noise to it: 1 is the consistency sampler, 0 is DDIM (Kim et
     al. 2024)."""
-    evaluations: ClassVar[int] = 1
 
     def weights(self, path: GaussianPath, times: tuple[float, ...], n: int) -> Weights:
         t, s = Level(path, times[n]), Level(path, times[n + 1])
@@ -149,7 +173,7 @@ class Consistency(Options):
         return _renoised(t, low, s)
 
 
-class Overshoot(Options):
+class Overshoot(Stepper):
     """Jump two steps of the grid down and re-noise one up: the N-step stochastic sampler of a student of N/2
     jumps.
 
@@ -157,14 +181,13 @@ class Overshoot(Options):
     """
 
     name: Literal["overshoot"] = "overshoot"
-    evaluations: ClassVar[int] = 1
 
     def weights(self, path: GaussianPath, times: tuple[float, ...], n: int) -> Weights:
         t, s = Level(path, times[n]), Level(path, times[n + 1])
         return _renoised(t, Level(path, times[n + 2]), s) if n + 2 < len(times) else _line(t, s)
 
 
-class DPM(Options):
+class DPM(Stepper):
     """DPM-Solver++ multistep in data prediction (Lu et al. 2022, arXiv:2211.01095); order 1 is DDIM.
 
     Order 3 is what diffusers calls so: its coefficients and its first-order start, hence second order in the limit.
@@ -172,28 +195,35 @@ class DPM(Options):
 
     name: Literal["dpm"] = "dpm"
     order: Literal[1, 2, 3] = 2
-    evaluations: ClassVar[int] = 1
 
     def weights(self, path: GaussianPath, times: tuple[float, ...], n: int) -> Weights:
         levels = [Level(path, t) for t in times[max(0, n - 2) : n + 2]]
-        s, t, past = levels[-1], levels[-2], levels[-3::-1]
-        order = 1 if s.sigma < 1e-8 else min(self.order, 1 + len(past))
-        if order == 1:
-            return _line(t, s)
-        h, keep = s.lam - t.lam, s.sigma / t.sigma
-        phi = s.alpha * -torch.expm1(torch.tensor(-h, dtype=torch.float64)).item()
-        r0 = (t.lam - past[0].lam) / h
-        if order == 2:
-            return Weights(keep, (phi + phi / (2 * r0), -phi / (2 * r0)))
-        r1 = (past[0].lam - past[1].lam) / h
-        slope, bend = s.alpha - phi / h, phi / h**2 - s.alpha / h + s.alpha / 2
-        # D1 = d0 + r0/(r0+r1) (d0 − d1), D2 = (d0 − d1)/(r0+r1), with d0 = (m0 − m1)/r0 and d1 = (m1 − m2)/r1
-        first = slope * (1 + r0 / (r0 + r1)) + bend / (r0 + r1)
-        second = -slope * r0 / (r0 + r1) - bend / (r0 + r1)
-        return Weights(keep, (phi + first / r0, -first / r0 + second / r1, -second / r1))
+        return multistep(levels, 1 if levels[-1].sigma < 1e-8 else self.order)
 
 
-class Heun(Options):
+def multistep(levels: Sequence[Any], order: int) -> Weights:
+    """Weights of DPM-Solver++ between the last two levels; those before belong to past predictions.
+
+    A level has α, σ and λ as `alpha`, `sigma`, `lam`: numbers, or tensors where a gradient is wanted.
+    """
+    s, t, past = levels[-1], levels[-2], levels[-3::-1]
+    order = min(order, 1 + len(past))
+    if order == 1:
+        return _line(t, s)
+    h, keep = s.lam - t.lam, s.sigma / t.sigma
+    phi = s.alpha - t.alpha * keep
+    r0 = (t.lam - past[0].lam) / h
+    if order == 2:
+        return Weights(keep, (phi + phi / (2 * r0), -phi / (2 * r0)))
+    r1 = (past[0].lam - past[1].lam) / h
+    slope, bend = s.alpha - phi / h, phi / h**2 - s.alpha / h + s.alpha / 2
+    # D1 = d0 + r0/(r0+r1) (d0 − d1), D2 = (d0 − d1)/(r0+r1), with d0 = (m0 − m1)/r0 and d1 = (m1 − m2)/r1
+    first = slope * (1 + r0 / (r0 + r1)) + bend / (r0 + r1)
+    second = -slope * r0 / (r0 + r1) - bend / (r0 + r1)
+    return Weights(keep, (phi + first / r0, -first / r0 + second / r1, -second / r1))
+
+
+class Heun(Stepper):
     """Second-order Runge-Kutta on dx/dt (Karras et al. 2022, algorithm 1 without churn): two calls a step,
     the last one."""
 
@@ -204,7 +234,7 @@ class Heun(Options):
         return _line(Level(path, times[n]), Level(path, times[n + 1]))
 
 
-class Corrected(Options):
+class Corrected(Stepper):
     """Any of the above with each prediction extrapolated along its last change: `D_k + λ_k (D_k − D_{k−1})`.
 
     The λ are fitted to a teacher's roll-out (D-ODE: Kim et al. 2023, arXiv:2309.16421) and belong to one
@@ -215,19 +245,63 @@ class Corrected(Options):
     base: DDIM | DPM = DDIM()
     factors: tuple[float, ...]
     """λ_k, one per step; the first has nothing to extrapolate from and is 0."""
-    evaluations: ClassVar[int] = 1
 
     def weights(self, path: GaussianPath, times: tuple[float, ...], n: int) -> Weights:
-        if len(times) - 1 != len(self.factors):
-            fitted, asked = len(self.factors), len(times) - 1
-            raise RecipeError(f"this solver was fitted for {fitted} steps, not {asked}: fit it again")
+        _belongs(len(self.factors), times)
         base = self.base.weights(path, times, n)
         shift = self.factors[n] * base.pulls[0]
         pulls = (*base.pulls, 0.0) if len(base.pulls) == 1 else base.pulls
         return Weights(base.keep, (pulls[0] + shift, pulls[1] - shift, *pulls[2:]), base.fresh)
 
 
-Solver = Annotated[DDIM | Consistency | Overshoot | DPM | Heun | Corrected, Field(discriminator="name")]
+class Calibrated(Stepper):
+    """Any of the above with an affine map of the state after each step: `scale · x + offset`.
+
+    It gives states of a coarse route the amplitudes of a fine one (OSS: Pei et al. 2025, arXiv:2503.21774), or
+    clean data's amplitude to a state whose last time keeps some noise.
+    """
+
+    name: Literal["calibrated"] = "calibrated"
+    base: DDIM | DPM = DDIM()
+    scales: tuple[float, ...]
+    """Factor after each step."""
+    offsets: tuple[float, ...]
+    """What is added then."""
+
+    def weights(self, path: GaussianPath, times: tuple[float, ...], n: int) -> Weights:
+        _belongs(len(self.scales), times)
+        base, scale = self.base.weights(path, times, n), self.scales[n]
+        return Weights(
+            scale * base.keep, tuple(scale * pull for pull in base.pulls), scale * base.fresh, self.offsets[n]
+        )
+
+
+class Tabulated(Stepper):
+    """Weights written down one by one: a solver that was learnt for one grid (GAS: arXiv:2510.17699)."""
+
+    name: Literal["tabulated"] = "tabulated"
+    keeps: tuple[float, ...]
+    """Share of the state in each step."""
+    pulls: tuple[tuple[float, ...], ...]
+    """Shares of the predictions so far in each step, the newest first."""
+    moments: tuple[float, ...]
+    """The time that the network is told in each step."""
+
+    @property
+    def history(self) -> int:
+        return len(self.keeps)
+
+    def weights(self, path: GaussianPath, times: tuple[float, ...], n: int) -> Weights:
+        _belongs(len(self.keeps), times)
+        return Weights(self.keeps[n], self.pulls[n])
+
+    def asked(self, times: tuple[Any, ...], n: int) -> Any:
+        return self.moments[n]
+
+
+Solver = Annotated[
+    DDIM | Consistency | Overshoot | DPM | Heun | Corrected | Calibrated | Tabulated, Field(discriminator="name")
+]
 
 
 # ---------------------------------------------------------------- roll-outs
@@ -259,6 +333,7 @@ def rollout(
     free_first: bool = False,
     scalars: Mapping[str, Any] | None = None,
     cache: Cache | None = None,
+    revise: Callable[[int, Prediction], Prediction] | None = None,
 ) -> Generator[Move, Any, Any]:
     """Walk a state down a grid; each step is yielded, and what is sent back replaces the next state.
 
@@ -273,6 +348,8 @@ def rollout(
             al. 2022).
         scalars: extra inputs of the network.
         cache: what every step attends to; a step's own entries come back in its prediction, and only there.
+        revise: what is made of each step's prediction before the state moves by it: mixed with that of another role,
+            clipped. Gets the number of the step.
     """
     solver, path = solver or DDIM(), role.denoiser.path
     said: list[Any] = []
@@ -282,8 +359,9 @@ def rollout(
             if not {n - 1, n} <= set(attach):
                 x, said = detach(x), [detach(x0) for x0 in said]
             free = free_first and n == 0
-            prediction = _analytic(role, x, t) if free else role.predict(x, t, **ask)
-            said = [prediction.x0, *said[:2]]
+            prediction = _analytic(role, x, t) if free else role.predict(x, solver.asked(times, n), **ask)
+            prediction = prediction if revise is None else revise(n, prediction)
+            said = [prediction.x0, *said[: solver.history - 1]]
             following = _advance(solver, path, times, n, x, said, rng, stream)
             if solver.evaluations == 2 and n < len(times) - 2 and not free:
                 again, half = role.predict(following, s, **ask), per_key(lambda a, b: (b - a) / 2, t, s)
@@ -322,8 +400,9 @@ def _advance(
     if weights.fresh:
         if rng is None:
             raise RecipeError(f"the solver '{solver.name}' draws noise: give the roll-out an rng")
-        parts.append((weights.fresh, rng.normal_like(x, stream=stream)))
-    return combine(*parts) if parts else combine((0.0, x))
+        parts.append((weights.fresh, rng.normal_like(said[0], stream=stream)))  # x0 may have been resized
+    moved = combine(*parts) if parts else combine((0.0, x))
+    return tree_map(lambda value: value + weights.offset, moved) if weights.offset else moved
 
 
 def _analytic(role: Role, x: State, t: float) -> Prediction:
@@ -342,6 +421,9 @@ def finish(walk: Generator[Move, Any, Any]) -> Any:
     return state
 
 
+ALONE: Mapping[str, Role] = {}
+
+
 class Sampler(Options):
     """How a network is sampled. Part of what was trained: saved with a student, used by `sample` and
     `export`."""
@@ -350,11 +432,19 @@ class Sampler(Options):
     """Number of steps on the grid (ignored where `times` is given)."""
     times: tuple[float, ...] | None = None
     """The times that the student was trained at, descending, without the final one."""
+    end: float = 0.0
+    """The final one."""
     grid: Grid = Grid()
     """Spacing of the times where none are given."""
     solver: Solver = DDIM()
     guidance: float = 1.0
     """w of p(∅) + w (p(c) − p(∅)); 1 is none."""
+    interval: tuple[float, float] | None = None
+    """Times between which guidance acts, low and high; all of them if None (arXiv:2404.07724)."""
+    rescale: float = Field(0.0, ge=0, le=1)
+    """φ: how far guided predictions get back the standard deviation of plain ones (arXiv:2305.08891, section 3.4)."""
+    negative: dict[str, Any] = {}
+    """Values that dropped conditions take instead of the network's null values: negative prompts, encoded."""
     free_first: bool = False
     """First step without a network call."""
     scalars: dict[str, float] = {}
@@ -376,9 +466,10 @@ class Sampler(Options):
         """Raise RecipeError where the trained times do not descend, or leave the path's range."""
         if self.times is None:
             return
-        times = [*self.times, 0.0]
+        times = [*self.times, self.end]
         if len(times) < 2 or any(a <= b for a, b in zip(times, times[1:], strict=False)):
-            raise RecipeError(f"the student needs times that descend and end above 0, not {list(self.times)}")
+            said = f"times that descend and end above {self.end:g}"
+            raise RecipeError(f"the student needs {said}, not {list(self.times)}")
         if times[0] > 1.0001 * path.t_max:
             name = type(path).__name__
             raise RecipeError(
@@ -388,29 +479,60 @@ class Sampler(Options):
     def grid_for(self, path: GaussianPath) -> tuple[float, ...]:
         """The descending times, the final one included."""
         if self.times is not None:
-            return (*self.times, 0.0)
+            return (*self.times, self.end)
         return self.grid.times(path, self.steps)
 
-    def walk(self, role: Role, noise: State, cond: Any = None, rng: Rng | None = None) -> Generator[Move, Any, Any]:
-        """The roll-out from noise, step by step, without gradient."""
-        path = role.denoiser.path
-        times = self.grid_for(path)
-        ones = torch.ones(batch_size(noise), device=leaves(noise)[0].device)
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Roles that are asked besides the one that is sampled; `sample` is then given them by name."""
+        return ()
+
+    @property
+    def guide(self) -> Guidance:
+        """The guidance as a value."""
+        return cfg(self.guidance, interval=self.interval, rescale=self.rescale, null=self.negative)
+
+    def descend(
+        self, role: Role, x: State, times: tuple[Any, ...], cond: Any = None, rng: Rng | None = None,
+        revise: Callable[[int, Prediction], Prediction] | None = None,
+    ) -> Generator[Move, Any, Any]:  # fmt: skip
+        """The roll-out of a state at times[0] down to the last of the times, step by step, without gradient."""
+        ones = torch.ones(batch_size(x), device=leaves(x)[0].device)
         scalars = {name: value * ones for name, value in self.scalars.items()}
-        start = path.prior(noise, times[0] if self.times else None)
         return rollout(
-            role, start, times, solver=self.solver, cond=cond, rng=rng, stream="sample",
-            guidance=cfg(self.guidance), free_first=self.free_first, scalars=scalars,
+            role, x, times, solver=self.solver, cond=cond, rng=rng, stream="sample", guidance=self.guide,
+            free_first=self._free(role.denoiser.path, times), scalars=scalars, revise=revise,
         )  # fmt: skip
 
-    @torch.no_grad()
-    def sample(self, role: Role, noise: State, cond: Any = None, rng: Rng | None = None) -> Any:
-        """Samples for standard normal noise."""
-        return finish(self.walk(role, noise, cond, rng))
+    def start(self, role: Role, noise: State) -> Any:
+        """The state at the first time."""
+        return role.denoiser.path.prior(noise, self.times[0] if self.times else None)
 
-    def calls(self, path: GaussianPath) -> int:
-        """Network calls per sample."""
-        steps = len(self.grid_for(path)) - 1
-        called = range(1 if self.free_first else 0, steps)
-        evaluations = sum(self.solver.evaluations if n < steps - 1 else 1 for n in called)
-        return evaluations * cfg(self.guidance).calls
+    def walk(
+        self, role: Role, noise: State, cond: Any = None, rng: Rng | None = None, roles: Mapping[str, Role] = ALONE
+    ) -> Generator[Move, Any, Any]:
+        """The roll-out from noise, step by step, without gradient."""
+        return self.descend(role, self.start(role, noise), self.grid_for(role.denoiser.path), cond, rng)
+
+    @torch.no_grad()
+    def sample(
+        self, role: Role, noise: State, cond: Any = None, rng: Rng | None = None, roles: Mapping[str, Role] = ALONE
+    ) -> Any:
+        """Samples for standard normal noise; `roles` are those of the run, for a sampler that needs several."""
+        return finish(self.walk(role, noise, cond, rng, roles))
+
+    def calls(self, path: GaussianPath) -> float:
+        """Network calls per sample, of all roles together."""
+        return self.calls_on(path, self.grid_for(path))
+
+    def calls_on(self, path: GaussianPath, times: tuple[Any, ...]) -> float:
+        """Network calls per sample of a roll-out down the times."""
+        guide, steps, total = self.guide, len(times) - 1, 0
+        for n in range(int(self._free(path, times)), steps):
+            total += guide.calls_at(self.solver.asked(times, n))
+            total += guide.calls_at(times[n + 1]) if self.solver.evaluations == 2 and n < steps - 1 else 0
+        return total
+
+    def _free(self, path: GaussianPath, times: tuple[Any, ...]) -> bool:
+        """Whether the first of the times costs no call: it is the sampler's own first, where the state is noise."""
+        return self.free_first and times[0] == self.grid_for(path)[0]

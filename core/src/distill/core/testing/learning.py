@@ -234,7 +234,7 @@ def check_iterations(case: Case) -> None:
         shared = {n for n, role in engine.roles.items() if role.own is None and lent(engine.roles, n)}
         wrong = changed - engine.plan.changed() - shared
         ensure(not wrong, f"the weights of {', '.join(sorted(wrong))} changed, which the plan does not name")
-        x = engine.sampler.sample(engine.roles[engine.plan.result], Rng(0).normal(4, 2), rng=Rng(0))
+        x = engine.sampler.sample(engine.roles[engine.plan.result], Rng(0).normal(4, 2), rng=Rng(0), roles=engine.roles)
         ensure(bool(torch.isfinite(x).all()), "samples after two iterations are not finite")
 
     on_some_path(run)
