@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PACKAGES := core plugins/methods plugins/image
-DEV := build hatchling hypothesis mypy pytest pytest-timeout pytest-xdist ruff tensorboard torchmetrics types-PyYAML
+DEV := build emoji hatchling hypothesis mypy pytest pytest-timeout pytest-xdist ruff tensorboard torchmetrics types-PyYAML wordllama
 
 .PHONY: venv demo test lint bench docs reproduce clean
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, BinaryIO, ClassVar, Literal
 
 import torch
 from pydantic import PositiveInt
@@ -14,6 +14,8 @@ from distill.core import DataSource, Samples
 from distill.core.errors import DataError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+SMALLEST = 4
+"""Pixels that a picture has on its shorter side."""
 
 
 class Digits(DataSource):
@@ -37,17 +39,40 @@ class Pictures(Dataset[dict[str, Tensor]]):
         return len(self.files)
 
     def __getitem__(self, row: int) -> dict[str, Tensor]:
-        from PIL import Image, ImageOps
-
-        try:
-            with Image.open(self.files[row]) as opened:
-                upright = ImageOps.exif_transpose(opened).convert(self.mode)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(f"{self.files[row]} is not a readable picture: {error}. Mend or remove it.") from error
-        fitted = ImageOps.fit(upright, (self.size, self.size))
-        raw = torch.frombuffer(bytearray(fitted.tobytes()), dtype=torch.uint8)
-        x = raw.view(self.size, self.size, -1).permute(2, 0, 1).float() / 127.5 - 1
+        x = fitted(opened(self.files[row], str(self.files[row])), (self.size, self.size), self.mode)
         return {"x": x, "label": torch.tensor(self.labels[row])}
+
+
+def opened(file: Path | BinaryIO, name: str) -> Any:
+    """A picture, upright.
+
+    Raises:
+        DataError: it is none, or too small to show anything.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(file) as found:
+            found.load()
+            upright = ImageOps.exif_transpose(found)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{name} is not a readable picture: {error}. Mend or remove it.") from error
+    if min(upright.size) < SMALLEST:
+        sides = f"{upright.width}x{upright.height}"
+        raise DataError(f"{name} is {sides} pixels, and pictures have at least {SMALLEST} a side: remove it")
+    return upright
+
+
+def fitted(picture: Any, size: tuple[int, int], mode: str) -> Tensor:
+    """A picture [C, H, W] in [−1, 1], scaled and cropped to width and height; what is transparent becomes white."""
+    from PIL import Image, ImageOps
+
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        clear = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+    cropped = ImageOps.fit(picture.convert(mode), size)
+    raw = torch.frombuffer(bytearray(cropped.tobytes()), dtype=torch.uint8)
+    return raw.view(size[1], size[0], -1).permute(2, 0, 1).float() / 127.5 - 1
 
 
 class PictureFolder(DataSource):

@@ -19,8 +19,8 @@ class Image(Modality):
 
     suffix: ClassVar[str] = ".png"
     has_demo: ClassVar[bool] = True
-    scale: int = 8
-    """Pixels are drawn this many times larger in previews of pictures below 64 pixels."""
+    scale: int | None = None
+    """Pixels are drawn this many times larger in previews of pictures below 64 pixels; None makes them 64 wide."""
 
     def demo_recipe(self) -> Path:
         return Path(str(files("distill.image") / "recipes" / "demo.yaml"))
@@ -37,7 +37,8 @@ class Image(Modality):
         sheet = grid(pixels, columns=10 if len(pixels) >= 20 else max(1, len(pixels)))
         picture = _picture(sheet)
         if pixels.shape[1] < 64:
-            picture = picture.resize((picture.width * self.scale, picture.height * self.scale), resample=0)
+            scale = self.scale or 64 // pixels.shape[1]
+            picture = picture.resize((picture.width * scale, picture.height * scale), resample=0)
         path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(path)
         return path

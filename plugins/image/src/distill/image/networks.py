@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,6 +22,7 @@ from distill.core.errors import RecipeError
 from distill.core.paths import PATHS, Discrete, Flow, GaussianPath
 from distill.core.sampling import DDIM, Grid
 from distill.image import schedulers
+from distill.image.captions import ENCODERS
 
 Conditions = Mapping[str, Any]
 
@@ -309,3 +310,43 @@ def attention_maps(features: Mapping[str, Tensor], name: str, heads: int) -> Ten
     """
     query, key = (features[f"{name}.{part}"].unflatten(2, (heads, -1)).transpose(1, 2) for part in ("to_q", "to_k"))
     return (query @ key.transpose(2, 3) * query.shape[-1] ** -0.5).softmax(-1)
+
+
+class PixArt(DiffusersNetwork):
+    """`PixArtTransformer2DModel`: transformers that look at the text across. Condition: `text`."""
+
+    example: ClassVar[dict[str, Any]] = {
+        "tokens": 4,
+        "config": {
+            "sample_size": 8, "in_channels": 4, "out_channels": 4, "num_layers": 2, "num_attention_heads": 2,
+            "attention_head_dim": 8, "cross_attention_dim": 16, "caption_channels": 12, "norm_num_groups": 1,
+            "use_additional_conditions": False,
+        },
+    }  # fmt: skip
+    network_class: ClassVar[str] = "PixArtTransformer2DModel"
+    subfolder: ClassVar[str] = "transformer"
+    sites: ClassVar[tuple[str, ...]] = ("adaln_single.emb.timestep_embedder",)
+    tokens: int = 120
+    """Length of the text."""
+    guidance: float = 1.0
+    """w of the teacher's own sampler."""
+    encoder: Literal["", "minilm", "wordllama"] = ""
+    """Who made the text that it was trained with, where that is a package's encoder."""
+
+    @staticmethod
+    def call(net: nn.Module, x: Tensor, t: Tensor, cond: Conditions) -> Tensor:
+        size = {"resolution": cond.get("resolution"), "aspect_ratio": cond.get("aspect_ratio")}
+        out: Tensor = net(x, cond["text"], t, added_cond_kwargs=size, return_dict=False)[0]
+        return out[:, : x.shape[1]]  # checkpoints with a learnt variance say it after the mean
+
+    def null(self, net: Any) -> dict[str, Any]:
+        return {"text": torch.zeros(self.tokens, net.config.caption_channels)}
+
+    def taps(self, net: Any) -> tuple[str, ...]:
+        return (f"net.transformer_blocks.{len(net.transformer_blocks) // 2}",)
+
+    def sampler(self) -> Sampler:
+        return super().sampler().model_copy(update={"guidance": self.guidance})
+
+    def encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        return ENCODERS[self.encoder](tokens=self.tokens)(prompts) if self.encoder else super().encode(prompts)

@@ -32,21 +32,43 @@ def distill_denoisers() -> Sequence[Component]:
                 ),
                 "dit": ("DiT", "diffusers' DiTTransformer2DModel, by label"),
                 "mmdit": ("MMDiT", "diffusers' SD3Transformer2DModel, by text"),
+                "pixart": ("PixArt", "diffusers' PixArtTransformer2DModel, by text"),
             },
         ),
+        *_image("pipeline", {"pipeline": ("Pipeline", "Any text-to-image pipeline of diffusers, from its folder")}),
         *_image("teachers", {"digits-teacher": ("DigitsTeacher", "A small trained DiT: 8x8 handwritten digits")}),
     ]
 
 
 @hookimpl
 def distill_datasets() -> Sequence[Component]:
-    return _image(
-        "datasets",
-        {
-            "digits": ("Digits", "scikit-learn's 1,797 handwritten digits, 8x8, labelled"),
-            "picture-folder": ("PictureFolder", "A folder of pictures; subfolders are labels"),
-        },
+    return (
+        _image(
+            "datasets",
+            {
+                "digits": ("Digits", "scikit-learn's 1,797 handwritten digits, 8x8, labelled"),
+                "picture-folder": ("PictureFolder", "A folder of pictures; subfolders are labels"),
+            },
+        )
+        + _image("datasets_emoji", {"emoji": ("Emoji", "1,899 colour emoji at 32x32 with their names as captions")})
+        + _image(
+            "datasets_captioned",
+            {
+                "captioned-folder": (
+                    "CaptionedFolder",
+                    "A folder of pictures with captions, in text files or metadata.jsonl",
+                ),
+                "webdataset": ("WebDataset", "Tar shards of pictures with captions"),
+                "hub-dataset": ("HubDataset", "Captioned pictures of the package datasets"),
+                "prompts": ("Prompts", "Prompts alone, of a list or a file"),
+            },
+        )
     )
+
+
+@hookimpl
+def distill_lenses() -> Sequence[Component]:
+    return _image("pipeline", {"decode": ("Decode", "Latents to pictures, by the decoder of a diffusers pipeline")})
 
 
 @hookimpl

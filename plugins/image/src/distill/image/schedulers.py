@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import torch
 
 from distill.core import DistillError, GaussianPath, Sampler
 from distill.core.paths import Discrete, Flow
-from distill.core.sampling import Consistency
+from distill.core.sampling import DDIM, Consistency, Grid
 
 KINDS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+ZERO_SNR = 1e-6
+"""ᾱ at the last time below which a schedule counts as one without signal there."""
 
 
 def read(config: Mapping[str, Any]) -> tuple[GaussianPath, str]:
@@ -57,28 +60,95 @@ def _cosine(steps: int) -> torch.Tensor:
     return (1 - bar[1:] / bar[:-1]).clamp_max(0.999)
 
 
-def write(path: GaussianPath, kind: str, sampler: Sampler, folder: Path) -> None:
-    """A scheduler folder that diffusers loads, for the student's path.
+def shift(config: Mapping[str, Any], patches: int) -> float:
+    """Timestep shift of a flow scheduler for a picture of so many patches; 1 for others.
 
-    Few-step students that re-noise get diffusers' LCM schedulers, others a deterministic one; the exact times stand in
-    `sampler.json`, to be passed as `timesteps` or `sigmas`.
+    Shifts that grow with the picture interpolate ln s, or s, linearly in the number of patches (Esser et al. 2024,
+    arXiv:2403.03206, section 5.3.2, as diffusers computes it).
     """
-    import diffusers
+    if config and not isinstance(read(config)[0], Flow):
+        return 1.0
+    if not config.get("use_dynamic_shifting"):
+        return float(config.get("shift") or config.get("flow_shift") or 1.0)
+    low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    first, last = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    level = first + (last - first) * (patches - low) / (high - low)
+    return float(level if config.get("time_shift_type") == "linear" else math.exp(level))
 
-    renoises = isinstance(sampler.solver, Consistency)
+
+def write(path: GaussianPath, kind: str, sampler: Sampler, folder: Path) -> None:
+    """A scheduler folder that diffusers loads, for the student's path."""
+    scheduler(path, kind, sampler).save_pretrained(folder)
+
+
+def scheduler(path: GaussianPath, kind: str, sampler: Sampler) -> Any:
+    """diffusers' scheduler for a student: one that re-noises, or a deterministic one.
+
+    The times are not part of it: they go with the call, as `timesteps` or `sigmas` (`times`).
+    """
     if isinstance(path, Flow):
-        flow: Any = diffusers.FlowMatchLCMScheduler if renoises else diffusers.FlowMatchEulerDiscreteScheduler
-        flow(shift=sampler.grid.shift).save_pretrained(folder)
-        return
+        return _flow(sampler)
     if not isinstance(path, Discrete):
         raise DistillError(f"diffusers has no scheduler for the path {type(path).__name__}: export to safetensors")
-    bars = torch.tensor((1.0, *path.alphas_cumprod), dtype=torch.float64)
     said = {ours: theirs for theirs, ours in KINDS.items()}.get(kind)
     if said is None:
         raise DistillError(f"diffusers has no scheduler for predictions of kind {kind} here: export to safetensors")
-    discrete: Any = diffusers.LCMScheduler if renoises else diffusers.DDIMScheduler
-    discrete(
-        num_train_timesteps=len(bars) - 1,
-        trained_betas=(1 - bars[1:] / bars[:-1]).tolist(),
-        prediction_type=said,
-    ).save_pretrained(folder)
+    return _discrete(path, said, sampler)
+
+
+def renoises(path: GaussianPath, sampler: Sampler) -> bool:
+    """Whether there is a step after which the sampler draws noise.
+
+    Raises:
+        DistillError: diffusers has no scheduler that moves as the sampler does.
+    """
+    solver, single = sampler.solver, len(sampler.grid_for(path)) == 2
+    plain = isinstance(solver, DDIM) and not solver.eta
+    if sampler.end or not (single or plain or isinstance(solver, Consistency) and solver.gamma == 1):
+        what = f"solver {solver.name}" + f" that ends at {sampler.end}" * bool(sampler.end)
+        raise DistillError(f"diffusers has no scheduler for the {what} here: export to safetensors")
+    return not (single or plain)
+
+
+def _flow(sampler: Sampler) -> Any:
+    import diffusers
+
+    kind: Any = diffusers.FlowMatchEulerDiscreteScheduler
+    return kind(shift=1.0 if sampler.times else sampler.grid.shift, stochastic_sampling=renoises(Flow(), sampler))
+
+
+def _discrete(path: Discrete, said: str, sampler: Sampler) -> Any:
+    import diffusers
+
+    bars = torch.tensor((1.0, *path.alphas_cumprod), dtype=torch.float64)
+    common: dict[str, Any] = {
+        "num_train_timesteps": len(bars) - 1, "trained_betas": (1 - bars[1:] / bars[:-1]).tolist(),
+        "prediction_type": said, "steps_offset": 1,
+    }  # fmt: skip
+    kind: Any
+    own: dict[str, Any]
+    if renoises(path, sampler):  # the boundary condition of its own that this scheduler has is switched off
+        kind, own = diffusers.LCMScheduler, {"timestep_scaling": 1e6, "clip_sample": False}
+    elif bars[-1] < ZERO_SNR:  # Euler's σ/α would be too large for single precision
+        kind, own = diffusers.DDIMScheduler, {"timestep_spacing": "trailing", "clip_sample": False}
+    else:
+        kind, own = diffusers.EulerDiscreteScheduler, {"timestep_spacing": "trailing"}
+    return kind(**common, **own)
+
+
+def times(path: GaussianPath, sampler: Sampler) -> list[float]:
+    """When the network is asked: a pipeline's `sigmas` for flows, σ before the shift, its `timesteps` for others."""
+    if isinstance(path, Flow):
+        plain = sampler if sampler.times else sampler.model_copy(update={"grid": Grid(spacing=sampler.grid.spacing)})
+        return list(plain.grid_for(path)[:-1])
+    native = [float(path.native(torch.tensor(t, dtype=torch.float64))) for t in sampler.grid_for(path)[:-1]]
+    return [round(t) if abs(t - round(t)) < 1e-3 else t for t in native]
+
+
+def even(path: GaussianPath, sampler: Sampler) -> bool:
+    """Whether these are the times that the scheduler would choose by itself for this number of steps."""
+    asked = times(path, sampler)
+    if not isinstance(path, Discrete):
+        return asked == [1.0]
+    wanted = [round(len(path.alphas_cumprod) * (1 - n / len(asked))) - 1 for n in range(len(asked))]
+    return all(abs(a - b) < 1e-6 for a, b in zip(asked, wanted, strict=True))
