@@ -14,6 +14,9 @@ from rich.console import Console
 
 from distill.core import commands
 from distill.core.engine import Engine
+from distill.core.recipe import load_recipe
+from distill.core.registry import default_registry
+from distill.core.run import prepare
 
 ONE = "method.steps=1"
 
@@ -39,6 +42,28 @@ def test_a_dry_run_shows_plan_and_cost_and_writes_nothing(cli, recipe, tmp_path)
     assert "ScoreDifference" in out and "discriminator" in out and max(map(len, out.splitlines())) <= 80
     teacher, student = (re.search(rf"(?m)^{name} +([\d,]+) .* (yes|no) ", out) for name in ("teacher", "student"))
     assert teacher and student and teacher[1] == student[1] and (teacher[2], student[2]) == ("no", "yes")
+
+
+def test_what_a_dry_run_says_of_memory_is_what_a_step_then_holds(recipe):
+    """Weights, gradients and optimiser states, role by role."""
+    shared = "roles.critic={shares: teacher, transforms: [{name: lora, rank: 2}]}"
+    run = prepare(
+        *load_recipe(recipe, ["method.generator.weight=0", "method.steps=10", "checkpoint_every=0", shared]),
+        default_registry(),
+    )
+    expected, engine, held = commands.costs(run), run.engine(None).run(2), {}
+    names = {id(parameter): name for name, role in run.roles.items() for parameter in role.parameters()}
+
+    def count(optimiser, *_):
+        moved = [p for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
+        states = [tensor for p in moved for tensor in (p.grad, *optimiser.state[p].values())]
+        held[names[id(moved[0])]] = sum(tensor.nbytes for tensor in states)
+
+    for optimiser in engine.optimisers.values():
+        optimiser.optimizer.register_step_pre_hook(count)
+    engine.run(2)
+    assert set(held) == {"student", "critic"} and expected["critic"].weights == 0
+    assert all(held[name] == pytest.approx(expected[name].training, rel=0.15) for name in held)
 
 
 def test_a_run_is_not_overwritten(cli, recipe, trained):

@@ -7,7 +7,7 @@ import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.box import SIMPLE_HEAD
@@ -171,19 +171,32 @@ def describe(run: Run) -> None:
             plan.add_row(phase.name, f"{phase.steps:,}", *names, moves, str(update.every))
         if phase.fit is not None:
             plan.add_row(phase.name, "fit", type(phase.fit).__name__, "", "", "")
-    cost = plain_table("role", "parameters", "own", "trained", "weights, MiB", "training, MiB")
-    moved, seen = run.plan.changed(), set[int]()
+    table = plain_table("role", "parameters", "own", "trained", "weights, MiB", "training, MiB")
+    for name, cost in costs(run).items():
+        sizes = [f"{size / 2**20:.2f}" for size in (cost.weights, cost.training)]
+        table.add_row(name, f"{cost.parameters:,}", f"{cost.own:,}", "yes" if cost.training else "no", *sizes)
+    console.print(plan, "", table)
+
+
+class Cost(NamedTuple):
+    """What a role holds: parameters, its own among them, bytes of weights, and bytes of gradients and AdamW."""
+
+    parameters: int
+    own: int
+    weights: int
+    training: int
+
+
+def costs(run: Run) -> dict[str, Cost]:
+    """Each role's share of the memory, activations not counted; a module that roles share counts for the first."""
+    moved, seen, found = run.plan.changed(), set[int](), {}
     for name, role in run.roles.items():
-        total, own = (
-            sum(p.numel() for p in role.module.parameters()),
-            sum(p.numel() for p in role.parameters()),
-        )
-        weights = 0 if id(role.module) in seen else total
+        every, own = list(role.module.parameters()), list(role.parameters())
+        weights = 0 if id(role.module) in seen else sum(p.nbytes for p in every)
         seen.add(id(role.module))
-        training = own * 12 if name in moved and not role.frozen else 0
-        row = [f"{total:,}", f"{own:,}", "yes" if training else "no"]
-        cost.add_row(name, *row, f"{weights * 4 / 2**20:.2f}", f"{training / 2**20:.2f}")
-    console.print(plan, "", cost)
+        training = 3 * sum(p.nbytes for p in own) if name in moved and not role.frozen else 0
+        found[name] = Cost(sum(p.numel() for p in every), sum(p.numel() for p in own), weights, training)
+    return found
 
 
 def plain_table(first: str, *names: str, title: str | None = None) -> Table:
