@@ -46,14 +46,17 @@ def test_samples_and_real_states_are_noised_on_their_own() -> None:
     _, engine = run()
     loss = engine.plan.phases[1].updates[1].loss
     x = torch.zeros(64, 2)
-    (fake, t_fake), (real, t_real) = (loss.noised(x, engine.ctx, f"adversarial/{name}") for name in ("fake", "real"))
+    (fake, t_fake), (real, t_real) = (
+        loss.noised(x, Event(x), engine.ctx, f"adversarial/{name}") for name in ("fake", "real")
+    )
     assert not torch.equal(t_fake, t_real) and not torch.equal(fake, real)
 
 
 def test_levels_favour_noise() -> None:
     _, engine = run()
     loss = engine.plan.phases[1].updates[0].loss
-    _, t = loss.noised(torch.zeros(4000, 2), engine.ctx, "adversarial/generator")
+    x = torch.zeros(4000, 2)
+    _, t = loss.noised(x, Event(x), engine.ctx, "adversarial/generator")
     assert float((t > 0.5).float().mean()) > 0.8
 
 

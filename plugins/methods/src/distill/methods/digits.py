@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from distill.core import Denoiser, Rng, Role, Sampler, Samples
 from distill.core.paths import Flow
+from distill.core.sampling import ALONE
 from distill.methods import toys
 from distill.methods.networks import MLPDenoiser
 
@@ -132,9 +133,11 @@ class Scores:
     detail: float
 
 
-def measure(role: Role, sampler: Sampler, judge: Denoiser, seed: int, size: int = 1797) -> Scores:
+def measure(
+    role: Role, sampler: Sampler, judge: Denoiser, seed: int, size: int = 1797, roles: Mapping[str, Role] = ALONE
+) -> Scores:
     """Draw digits with the labels of the data and compare them with the data."""
     x, label = load()
-    drawn = toys.draw(role, sampler, size, seed + 300, {"label": label[:size]})
+    drawn = toys.draw(role, sampler, size, seed + 300, {"label": label[:size]}, roles)
     real, fake = features(x, judge), features(drawn, judge)
     return Scores(frechet(real, fake), recall(real, fake), accuracy(drawn, label[:size], judge), detail(drawn))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn.functional import relu, softplus
 from distill.core import Context, Event, Guidance, Loss, Prediction, Role, State, Terms, cfg, tree
 from distill.core.paths import per_key
 from distill.core.tree import Coefficient
+from distill.methods.networks import tokens
 from distill.methods.times import KarrasTimes, Times, UniformTimes
 
 # ---------------------------------------------------------------- discrepancies and weights
@@ -58,6 +60,14 @@ def guidance_of(w: float) -> Guidance | None:
     return None if w == 1 else cfg(w)
 
 
+def draw_guidance(low: float, high: float | None, ctx: Context, stream: str) -> float:
+    """One weight for the batch, uniform between two, the same on every process; the lower one if there is no other."""
+    if high is None:
+        return low
+    u = torch.rand((), generator=ctx.rng.generator(stream), device=ctx.rng.device)
+    return low + (high - low) * float(u)
+
+
 def renoised(event: Event, ctx: Context, role: str, times: Any, name: str) -> tuple[Any, Tensor]:
     """The event's state at freshly drawn times, with fresh noise: (x_t, t). Streams carry the term's name."""
     path = ctx.roles[role].denoiser.path
@@ -88,6 +98,8 @@ class ScoreDifference(Loss):
     """Noise levels at which the two are compared."""
     guidance: float = 1.0
     """w of the teacher's guidance."""
+    guidance_to: float | None = None
+    """Draw w for each batch, uniformly from `guidance` to here."""
     critic_guidance: float = 1.0
     """w of the critic's guidance."""
     units: Literal["normalised", "x0", "eps"] = "normalised"
@@ -104,7 +116,8 @@ class ScoreDifference(Loss):
     def terms(self, event: Event, ctx: Context) -> Terms:
         with torch.no_grad():
             x_t, t = renoised(event, ctx, self.teacher, self.times, "score")
-            real = consult(ctx.roles[self.teacher], x_t, t, event, guidance=guidance_of(self.guidance))
+            w = draw_guidance(self.guidance, self.guidance_to, ctx, "score/guidance")
+            real = consult(ctx.roles[self.teacher], x_t, t, event, guidance=guidance_of(w))
             fake = self._own(event, ctx, x_t, t)
             gradient = SCALES[self.units](tree.combine((1.0, fake), (-1.0, real.x0)), event.x, real)
         return {"score_difference": surrogate(event.x, gradient)}
@@ -143,6 +156,10 @@ class ScoreIdentity(Loss):
     """α: 1 is the exact Fisher gradient, 1.2 corrects for the critic's error."""
     times: Times = KarrasTimes(high=0.8)
     """Noise levels."""
+    guidance: float = 1.0
+    """w of the teacher's guidance."""
+    critic_guidance: float = 1.0
+    """w of the critic's guidance; 0 leaves its conditions out."""
     normalise: bool = True
     """Divide by mean|x − y_T|; off for the oracle on Gaussians."""
 
@@ -152,8 +169,8 @@ class ScoreIdentity(Loss):
 
     def terms(self, event: Event, ctx: Context) -> Terms:
         x_t, t = renoised(event, ctx, self.teacher, self.times, "score")
-        real = consult(ctx.roles[self.teacher], x_t, t, event).x0
-        fake = consult(ctx.roles[self.critic], x_t, t, event).x0
+        real = consult(ctx.roles[self.teacher], x_t, t, event, guidance=guidance_of(self.guidance)).x0
+        fake = consult(ctx.roles[self.critic], x_t, t, event, guidance=guidance_of(self.critic_guidance)).x0
         value = tree.mean(
             tree.tree_map(lambda r, f, x: (r - f) * ((r - x) - self.alpha * (r - f)), real, fake, event.x)
         )
@@ -181,6 +198,8 @@ class Denoise(Loss):
     """Standard deviation of the data, for `edm`."""
     drop: float = 0.0
     """Probability with which a sample's conditions are dropped."""
+    guidance: float = 1.0
+    """w of the guidance under which the role is trained."""
 
     @property
     def moves(self) -> tuple[str, ...]:
@@ -192,7 +211,10 @@ class Denoise(Loss):
         t = self.times.draw(path, size, ctx.rng, f"{name}/time")
         noise = ctx.rng.normal_like(x0, stream=f"{name}/noise")
         x_t = path.noised(x0, noise, t)
-        said = role.predict(x_t, t, self._conditions(event, ctx, name), **role.inputs(event.scalars))
+        said = role.predict(
+            x_t, t, self._conditions(event, ctx, name), guidance=guidance_of(self.guidance),
+            **role.inputs(event.scalars),
+        )  # fmt: skip
         view = said.kind if self.view == "value" else self.view
         truth = Prediction("x0", x0, x_t, t, path)
         wanted = noise if view == "eps" else getattr(truth, view)
@@ -239,9 +261,44 @@ class MatchState(Loss):
     """Name among the event's targets."""
     metric: Literal["l2", "l1", "huber"] = "l2"
     """Discrepancy."""
+    role: str = "student"
+    """Whose state it is."""
+
+    @property
+    def moves(self) -> tuple[str, ...]:
+        return (self.role,)
 
     def terms(self, event: Event, ctx: Context) -> Terms:
         return {"match_state": distance(self.metric, event.x, event.targets[self.target])}
+
+
+class FeatureMoments(Loss):
+    """Mean features of a sample's tokens against those of its real state, under one noise (SwD: arXiv:2503.16397).
+
+    `√(gap² + c²) − c` for each channel: a maximum mean discrepancy with a linear kernel, sample by sample.
+    """
+
+    features: str = "critic"
+    """Role whose tapped features are compared; gradient runs through it."""
+    times: Times = UniformTimes(high=0.6)
+    """Noise levels."""
+    c: float = 1e-3
+    """Where the discrepancy turns from square to linear."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("student", self.features)
+
+    def terms(self, event: Event, ctx: Context) -> Terms:
+        role = ctx.roles[self.features]
+        t = self.times.draw(role.denoiser.path, tree.batch_size(event.x), ctx.rng, "moments/time")
+        noise = ctx.rng.normal_like(event.x, stream="moments/noise")
+        mine, true = (
+            consult(role, role.denoiser.path.noised(x, noise, t), t, event, taps=role.denoiser.taps).features
+            for x in (event.x, event.real)
+        )
+        gaps = [(tokens(mine[name]) - tokens(true[name])).mean(1) for name in mine]
+        return {"moments": torch.stack([((gap**2 + self.c**2).sqrt() - self.c).mean(1) for gap in gaps]).mean(0)}
 
 
 class TeacherTarget(Loss):
@@ -270,12 +327,105 @@ class TeacherTarget(Loss):
         return {"teacher_target": distance(self.metric, event.x, target, level)}
 
 
+# ---------------------------------------------------------------- along the student's own route
+
+
+class _Onward(Loss):
+    floor: float = 0.02
+    """Lowest level that is drawn, as a fraction of the path's range."""
+    margin: float = 0.01
+    """How far below a segment's end the levels stop, as a fraction of the path's range."""
+    beyond: bool = False
+    """Draw up to the path's last time instead of within the segment; the critic is then told the step."""
+
+    def noised(self, event: Event, ctx: Context, role: str, name: str) -> tuple[Any, Tensor, Any]:
+        """The next point x_s of the event's route at a freshly drawn level: (x_t, t, the fresh noise ε).
+
+        `x_t = (α_t/α_s) x_s + √(σ_t² − (α_t σ_s/α_s)²) ε`.
+        """
+        low, high, path = event.scalars["next_time"], event.t, ctx.roles[role].denoiser.path
+        span = path.t_max - path.t_min
+        least = low.clamp_min(path.t_min + self.floor * span)
+        most = (torch.full_like(high, path.t_max) if self.beyond else high) - self.margin * span
+        t = least + (most - least).clamp_min(0) * ctx.rng.uniform(len(low), stream=f"{name}/time")
+        noise = ctx.rng.normal_like(event.targets["next"], stream=f"{name}/noise")
+        return path.renoise(event.targets["next"], noise, low, t), t, noise
+
+
+class RouteScore(_Onward):
+    """Distribution matching of a route's x0, compared at levels between its two points (TDM: arXiv:2503.06674).
+
+    Discrepancy of x and `x + D_teacher(x_t) − D_critic(x_t)`, divided by mean|x − D_teacher|.
+    """
+
+    teacher: str = "teacher"
+    """Role that says where to go."""
+    critic: str = "critic"
+    """Role that knows the law of the student's routes."""
+    guidance: float = 1.0
+    """w of the teacher's guidance."""
+    metric: Literal["l2", "l1", "huber"] = "huber"
+    """Discrepancy."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("student", self.teacher, self.critic)
+
+    def terms(self, event: Event, ctx: Context) -> Terms:
+        with torch.no_grad():
+            x_t, t, _ = self.noised(event, ctx, self.teacher, "score")
+            real = consult(ctx.roles[self.teacher], x_t, t, event, guidance=guidance_of(self.guidance)).x0
+            fake = consult(ctx.roles[self.critic], x_t, t, event).x0
+            target = tree.combine((1.0, event.x), (1.0, tree.combine((1.0, real), (-1.0, fake))))
+            scale = tree.mean(tree.tree_map(lambda a, b: (a - b).abs(), event.x, real)).clamp_min(1e-5)
+        return {"route_score": distance(self.metric, event.x, target) / scale}
+
+
+class RouteDenoise(_Onward):
+    """A critic of routes: from a level between two points back to the x0 that led there (TDM: arXiv:2503.06674).
+
+    `min(SNR, cap) · w · ‖D(x_t) − x0‖²`, where w = exp(½ mean ε² − ½ mean ε'²) is the likelihood of ε', the whole
+    noise in x_t, against that of the fresh noise ε.
+    """
+
+    role: str = "critic"
+    """Who learns."""
+    cap: float = 5.0
+    """Largest weight of a noise level."""
+    importance: bool = True
+    """Weigh by w."""
+
+    @property
+    def moves(self) -> tuple[str, ...]:
+        return (self.role,)
+
+    def terms(self, event: Event, ctx: Context) -> Terms:
+        x0 = tree.detach(event.x)
+        x_t, t, noise = self.noised(event, ctx, self.role, "denoise")
+        said = consult(ctx.roles[self.role], x_t, t, event)
+        level = per_key(lambda weight: weight.clamp_max(self.cap), level_weight("snr", said))
+        error = distance("l2", said.x0, x0, level)
+        return {"route_denoise": error * self.likelihood(x_t, t, x0, noise, said) if self.importance else error}
+
+    @torch.no_grad()
+    def likelihood(self, x_t: State, t: Any, x0: State, noise: State, said: Prediction) -> Tensor:
+        """w of each sample [B]."""
+        whole = Prediction("x0", x0, x_t, t, said.path).eps
+        fresh, total = (tree.mean(tree.tree_map(torch.square, part)) for part in (noise, whole))
+        return ((fresh - total) / 2).exp()
+
+
 # ---------------------------------------------------------------- adversarial
 
-GENERATOR: dict[str, Callable[[Tensor], Tensor]] = {"softplus": lambda q: softplus(-q), "hinge": lambda q: -q}
+GENERATOR: dict[str, Callable[[Tensor], Tensor]] = {
+    "softplus": lambda q: softplus(-q),
+    "hinge": lambda q: -q,
+    "squares": lambda q: (q.sigmoid() - 1) ** 2 / 2,
+}
 DISCRIMINATOR: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "softplus": lambda real, fake: softplus(-real) + softplus(fake),
     "hinge": lambda real, fake: relu(1 - real) + relu(1 + fake),
+    "squares": lambda real, fake: ((real.sigmoid() - 1) ** 2 + fake.sigmoid() ** 2) / 2,
 }
 
 
@@ -283,21 +433,33 @@ class _Adversarial(Loss):
     features: str = "critic"
     """Role whose hidden features the discriminator looks at; empty to let it look at the state itself."""
     heads: str = "discriminator"
-    """Role of the discriminator's heads."""
-    form: Literal["softplus", "hinge"] = "softplus"
-    """Non-saturating or hinge."""
+    """Role of the discriminator's heads; empty to take the mean of each feature for a logit."""
+    form: Literal["softplus", "hinge", "squares"] = "softplus"
+    """Non-saturating, hinge, or least squares of probabilities."""
     times: Times | None = UniformTimes()
-    """Noise levels of what the discriminator sees; None for clean states."""
+    """Noise levels of what the discriminator sees; None for states as they are: at the event's `level`, or clean."""
     conditional: bool = False
     """Tell the heads the time and the conditions too (projection heads)."""
 
-    def noised(self, x: State, ctx: Context, name: str) -> tuple[Any, Tensor | None]:
+    def noised(self, x: State, event: Event, ctx: Context, name: str) -> tuple[Any, Tensor | None]:
         """The state as the discriminator sees it, and its time."""
+        return self.under(self.draw(x, ctx, name), x, event, ctx)
+
+    def draw(self, x: State, ctx: Context, name: str) -> tuple[Tensor, Any] | None:
+        """A time and a noise for each sample; None for states as they are."""
         if self.times is None:
-            return x, None
-        path = ctx.roles[self.features or "teacher"].denoiser.path
-        t = self.times.draw(path, tree.batch_size(x), ctx.rng, f"{name}/time")
-        return path.noised(x, ctx.rng.normal_like(x, stream=f"{name}/noise"), t), t
+            return None
+        t = self.times.draw(self._path(ctx), tree.batch_size(x), ctx.rng, f"{name}/time")
+        return t, ctx.rng.normal_like(x, stream=f"{name}/noise")
+
+    def under(self, drawn: tuple[Tensor, Any] | None, x: State, event: Event, ctx: Context) -> Any:
+        """The state under a time and a noise, and its time."""
+        if drawn is None:
+            return x, event.meta.get("level")
+        return self._path(ctx).noised(x, drawn[1], drawn[0]), drawn[0]
+
+    def _path(self, ctx: Context) -> Any:
+        return ctx.roles[self.features or "teacher"].denoiser.path
 
     def look(self, x: State, t: Tensor | None, event: Event, ctx: Context) -> Any:
         """What the heads get: a role's hidden features of the state, or the state itself."""
@@ -309,6 +471,8 @@ class _Adversarial(Loss):
 
     def judge(self, seen: Any, t: Tensor | None, event: Event, ctx: Context) -> Tensor:
         """Logits of what was seen: [B], or [B, K] of K heads or places."""
+        if not self.heads:
+            return torch.stack([tree.mean(feature) for feature in seen.values()], 1)
         heads = ctx.roles[self.heads]
         logits: Tensor = heads(seen, t, event.cond) if self.conditional else heads(seen)
         return logits
@@ -326,7 +490,7 @@ class AdversarialGenerator(_Adversarial):
         return tuple(role for role in ("student", self.features, self.heads) if role)
 
     def terms(self, event: Event, ctx: Context) -> Terms:
-        x_t, t = self.noised(event.x, ctx, "adversarial/generator")
+        x_t, t = self.noised(event.x, event, ctx, "adversarial/generator")
         return {"adversarial": tree.mean(GENERATOR[self.form](self.opinion(x_t, t, event, ctx)))}
 
 
@@ -335,6 +499,8 @@ class AdversarialDiscriminator(_Adversarial):
 
     train_features: bool = True
     """Move the feature network too (DMD2); off where the features are a frozen teacher's (LADD)."""
+    shared: bool = False
+    """Noise samples and real states alike: one time and one noise for both."""
     r1: float = 0.0
     """Weight of the approximate R1 penalty `‖Q(x) − Q(x + 0.1 ε)‖²` on real states (Lin et al. 2025, APT)."""
     feature_r1: float = 0.0
@@ -342,14 +508,16 @@ class AdversarialDiscriminator(_Adversarial):
 
     @property
     def moves(self) -> tuple[str, ...]:
-        return (self.features, self.heads) if self.train_features and self.features else (self.heads,)
+        moved = (self.features, self.heads) if self.train_features else (self.heads,)
+        return tuple(role for role in moved if role)
 
     def terms(self, event: Event, ctx: Context) -> Terms:
-        real, t = self.noised(event.real, ctx, "adversarial/real")
+        drawn = self.draw(event.real, ctx, "adversarial/real")
+        real, t = self.under(drawn, event.real, event, ctx)
         with torch.set_grad_enabled(self.train_features):
             seen = self.look(real, t, event, ctx)
         on_real = self.judge(seen, t, event, ctx)
-        on_fake = self._on_fake(event, ctx)
+        on_fake = self._on_fake(drawn if self.shared else self.draw(event.x, ctx, "adversarial/fake"), event, ctx)
         terms = {"discriminator": tree.mean(DISCRIMINATOR[self.form](on_real, on_fake))}
         if self.r1:
             near = tree.combine((1.0, real), (0.1, ctx.rng.normal_like(real, stream="adversarial/r1")))
@@ -358,8 +526,8 @@ class AdversarialDiscriminator(_Adversarial):
             terms["feature_r1"] = self.feature_r1 * self._steepness(seen, t, event, ctx)
         return terms
 
-    def _on_fake(self, event: Event, ctx: Context) -> Tensor:
-        x_t, t = self.noised(tree.detach(event.x), ctx, "adversarial/fake")
+    def _on_fake(self, drawn: tuple[Tensor, Any] | None, event: Event, ctx: Context) -> Tensor:
+        x_t, t = self.under(drawn, tree.detach(event.x), event, ctx)
         with torch.set_grad_enabled(self.train_features):
             seen = self.look(x_t, t, event, ctx)
         return self.judge(seen, t, event, ctx)
@@ -369,3 +537,118 @@ class AdversarialDiscriminator(_Adversarial):
         logits = self.judge(seen, t, event, ctx)
         slopes = torch.autograd.grad(logits.sum(), tree.leaves(seen), create_graph=True)
         return torch.stack([tree.per_sample(slope**2)[0] for slope in slopes]).sum(0)
+
+
+class _Jump(_Adversarial):
+    features: str = "trunk"
+    """Role whose hidden features the discriminator looks at."""
+    times: Times | None = None
+    """Levels to which both ends are noised, where those are noisier; None leaves the ends at their own time."""
+    from_start: bool = True
+    """Show the heads the state that the jump began at too, so that they can tell whether it kept to the flow."""
+
+    def both(self, event: Event, ctx: Context, name: str) -> tuple[Tensor, Tensor]:
+        """Logits of where the teacher landed and of where the student did, at one level and with one noise."""
+        path, s = ctx.roles[self.features].denoiser.path, event.scalars["next_time"]
+        t = s if self.times is None else self.times.draw(path, len(s), ctx.rng, f"{name}/time").maximum(s)
+        noise = ctx.rng.normal_like(event.x, stream=f"{name}/noise")
+        start = self.look(event.x_t, event.t, event, ctx) if self.from_start else {}
+        real, fake = (
+            self.judge(_beside(self.look(path.renoise(end, noise, s, t), t, event, ctx), start), t, event, ctx)
+            for end in (event.real, event.x)
+        )
+        return real, fake
+
+
+def _beside(features: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Features with those of another state appended to each token."""
+    return {
+        name: torch.cat([tokens(value), tokens(others[name])], 2) if others else value
+        for name, value in features.items()
+    }
+
+
+class JumpGenerator(_Jump):
+    """The student's side of a GAN on jumps: `softplus(−Q)` (SDXL-Lightning: Lin et al. 2024, arXiv:2402.13929).
+
+    Q sees where the student landed and, from `from_start`, where it began.
+    """
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("student", self.features, self.heads)
+
+    def terms(self, event: Event, ctx: Context) -> Terms:
+        _, fake = self.both(event, ctx, "jump/generator")
+        return {"jump": tree.mean(GENERATOR[self.form](fake))}
+
+
+class JumpDiscriminator(_Jump):
+    """The discriminator's side: where the teacher landed against where the student did, from one start."""
+
+    @property
+    def moves(self) -> tuple[str, ...]:
+        return (self.features, self.heads)
+
+    def terms(self, event: Event, ctx: Context) -> Terms:
+        real, fake = self.both(replace(event, x=tree.detach(event.x)), ctx, "jump/discriminator")
+        return {"jump_discriminator": tree.mean(DISCRIMINATOR[self.form](real, fake))}
+
+
+class RelativisticGenerator(_Adversarial):
+    """The student's side of a relativistic GAN: `softplus(−(Q(x) − Q(y)))` for samples x and real states y.
+
+    R3GAN: Huang et al. 2024, arXiv:2501.05441, eq. 2; `real` states may be a teacher's.
+    """
+
+    role: str = "student"
+    """Whose sample it is."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return tuple(role for role in (self.role, self.features, self.heads) if role)
+
+    @property
+    def moves(self) -> tuple[str, ...]:
+        return (self.role,)
+
+    def terms(self, event: Event, ctx: Context) -> Terms:
+        x_t, t = self.noised(event.x, event, ctx, "relativistic/x")
+        y_t, s = self.noised(event.real, event, ctx, "relativistic/y")
+        with torch.no_grad():
+            on_real = self.opinion(y_t, s, event, ctx)
+        return {"relativistic": tree.mean(softplus(on_real - self.opinion(x_t, t, event, ctx)))}
+
+
+class RelativisticDiscriminator(_Adversarial):
+    """The discriminator's side: `softplus(−(Q(y) − Q(x)))`, and R1 and R2, its steepness at real and at fake states.
+
+    `targets["fake"]` stands for the event's own sample where there is one. Features are frozen.
+    """
+
+    gamma: float = 0.2
+    """γ of `γ/2 (‖∇Q(y)‖² + ‖∇Q(x)‖²)`; 0 leaves both out."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return tuple(role for role in (self.features, self.heads) if role)
+
+    @property
+    def moves(self) -> tuple[str, ...]:
+        return (self.heads,)
+
+    def terms(self, event: Event, ctx: Context) -> Terms:
+        real, r1 = self._judged(event.real, event, ctx, "relativistic/real")
+        fake, r2 = self._judged(event.targets.get("fake", event.x), event, ctx, "relativistic/fake")
+        terms = {"discriminator": tree.mean(softplus(fake - real))}
+        return terms | ({"r1": self.gamma / 2 * r1, "r2": self.gamma / 2 * r2} if self.gamma else {})
+
+    def _judged(self, x: State, event: Event, ctx: Context, name: str) -> tuple[Tensor, Any]:
+        """Logits of a state, and the squared norm of their slope there [B]."""
+        x_t, t = self.noised(tree.detach(x), event, ctx, name)
+        if not self.gamma:
+            return self.opinion(x_t, t, event, ctx), None
+        x_t = tree.tree_map(lambda leaf: leaf.requires_grad_(), x_t)
+        logits = self.opinion(x_t, t, event, ctx)
+        slopes = torch.autograd.grad(logits.sum(), tree.leaves(x_t), create_graph=True)
+        return logits, torch.stack([tree.per_sample(slope**2)[0] for slope in slopes]).sum(0)

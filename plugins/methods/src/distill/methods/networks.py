@@ -123,6 +123,16 @@ class FeatureHeads(HeadBuilder):
         return Heads(self.widths(roles), self.hidden)
 
 
+class JumpHeads(FeatureHeads):
+    """Heads on the features of two states side by side: where a jump ended, and where it began."""
+
+    features: str = "trunk"
+    """Role whose features are looked at."""
+
+    def widths(self, roles: Roles) -> dict[str, int]:
+        return {name: 2 * width for name, width in super().widths(roles).items()}
+
+
 class Projection(nn.Module):
     """Heads that know the noise level and a condition (projection: Miyato & Koyama 2018, arXiv:1802.05637).
 

@@ -34,9 +34,9 @@ class MakePairs(Fit):
             self._make(min(self.chunk, self.count - done), batch, ctx) for done in range(0, self.count, self.chunk)
         ]
         noise, end, cond = zip(*parts, strict=True)
-        kept = _pack("pairs/noise", tree.concatenate(noise)) | _pack("pairs/end", tree.concatenate(end))
+        kept = pack("pairs/noise", tree.concatenate(noise)) | pack("pairs/end", tree.concatenate(end))
         for name in batch.cond:
-            kept |= _pack(f"pairs/cond/{name}", tree.concatenate([part[name] for part in cond]))
+            kept |= pack(f"pairs/cond/{name}", tree.concatenate([part[name] for part in cond]))
         ctx.state.update(kept)
         return sampler
 
@@ -48,26 +48,27 @@ class MakePairs(Fit):
         return noise, self.sampler.sample(role, noise, cond, ctx.rng), cond
 
 
-def _pack(name: str, value: Any) -> dict[str, Tensor]:
+def pack(name: str, value: Any) -> dict[str, Tensor]:
     """A state as named tensors."""
     if isinstance(value, Mapping):
-        return {key: leaf for part in value for key, leaf in _pack(f"{name}/{part}", value[part]).items()}
+        return {key: leaf for part in value for key, leaf in pack(f"{name}/{part}", value[part]).items()}
     if not isinstance(value, Tensor):
         raise DistillError(f"pairs are kept as tensors, and '{name}' is a {type(value).__name__}")
     return {name: value}
 
 
-def _unpack(kept: Mapping[str, Tensor], name: str) -> Any:
+def unpack(kept: Mapping[str, Tensor], name: str) -> Any:
+    """The state that was packed under a name; nothing of that name is an empty mapping."""
     if name in kept:
         return kept[name]
     inside = [key.removeprefix(f"{name}/").split("/")[0] for key in kept if key.startswith(f"{name}/")]
-    return {part: _unpack(kept, f"{name}/{part}") for part in dict.fromkeys(inside)}
+    return {part: unpack(kept, f"{name}/{part}") for part in dict.fromkeys(inside)}
 
 
 def recall(size: int, ctx: Context) -> tuple[Any, Any, dict[str, Any]]:
     """Stored pairs, drawn with replacement: noise, end point and conditions of `size` samples."""
-    noise, end = _unpack(ctx.state, "pairs/noise"), _unpack(ctx.state, "pairs/end")
-    cond = _unpack(ctx.state, "pairs/cond")
+    noise, end = unpack(ctx.state, "pairs/noise"), unpack(ctx.state, "pairs/end")
+    cond = unpack(ctx.state, "pairs/cond")
     if not tree.leaves(noise):
         raise DistillError("this run has no stored pairs: begin the plan with a phase whose fit is MakePairs")
     rows = ctx.rng.integers(tree.batch_size(noise), size, stream="pairs/row")

@@ -1,4 +1,4 @@
-"""Trajectories along a teacher's moves: two jumps as one, its route as a target, its route as data."""
+"""Trajectories along a teacher's moves: two steps as one, its route as a target, its route as data."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from distill.core import Batch, Context, Event, Trajectory, cfg, rollout, tree
 from distill.core.sampling import DPM, Grid, Move, Solver
+from distill.methods.losses import guidance_of
 from distill.methods.trajectories import draw_scalars
 
 
@@ -170,3 +171,83 @@ class Harvest(Trajectory):
 def repeated(named: Any, times: int) -> dict[str, Any]:
     """Named values of a batch, so many times over."""
     return {name: tree.concatenate([value] * times) for name, value in named.items()}
+
+
+class WindowPairs(Trajectory):
+    """The mean velocity over two neighbouring windows as a target for the first of them (SCFM: arXiv:2510.17858).
+
+    A share of the samples steps on the teacher's grid, the first window by the teacher; the others on grids of a few
+    steps, the first window by `fast`. The second window is `slow`'s. Grids are shifted, each sample's by its own s.
+    """
+
+    fine: int = 32
+    """Steps of the teacher's grid."""
+    coarse: tuple[int, ...] = (2, 4, 8, 16)
+    """Steps of the other grids, all even; one is drawn per sample."""
+    share: float = 0.4
+    """Share of the samples on the teacher's grid."""
+    shift: tuple[float, float] = (2.5, 4.5)
+    """Range of s of the timestep shift s t / (1 + (s − 1) t)."""
+    teacher: str = "teacher"
+    """Role of the first window on the fine grid."""
+    guidance: float = 1.0
+    """w of its guidance where it is drawn from no range."""
+    weights: tuple[float, float] | None = None
+    """Range of w, drawn per sample; None takes `guidance`."""
+    fast: str = "fast"
+    """Role of the first window on coarse grids."""
+    slow: str = "slow"
+    """Role of every second window."""
+
+    def events(self, batch: Batch, ctx: Context, *, attached: bool) -> Iterator[Event]:
+        student = ctx.roles["student"]
+        noise = batch.noise(ctx.rng, "windows/noise")
+        count = int(self.share * batch.size + ctx.rng.uniform(1, stream="windows/share"))
+        t, m, s = self.windows(count, batch, student.denoiser.path, ctx)
+        x_t = student.denoiser.path.noised(batch.data, noise, t)
+        velocity = self._mean_velocity(x_t, (t, m, s), count, batch, ctx)
+        with torch.set_grad_enabled(attached):
+            said = student.predict(x_t, t, batch.cond)
+        yield Event(
+            said.x0, batch.cond, t, x_t, noise, said, targets={"velocity": velocity, "real": batch.data},
+            meta={"middle": m, "end": s, "of_teacher": count},
+        )  # fmt: skip
+
+    def windows(self, count: int, batch: Batch, path: Any, ctx: Context) -> tuple[Any, ...]:
+        """Ends of the two windows, [B] each, descending; the first `count` samples are the teacher's."""
+        first, size = tree.leaves(batch.data)[0], batch.size
+        steps = torch.tensor(self.coarse, device=ctx.rng.device)
+        n = steps[ctx.rng.integers(len(self.coarse), size, stream="windows/steps")]
+        n[:count] = self.fine
+        pair = (ctx.rng.uniform(size, stream="windows/pair") * (n // 2)).long()
+        low, high = self.shift
+        shift = low + (high - low) * ctx.rng.uniform(size, stream="windows/shift")
+        even = [(n - 2 * pair - ahead) / n for ahead in range(3)]
+        shifted = [
+            (shift * t / (1 + (shift - 1) * t)).to(torch.promote_types(first.dtype, torch.float32)) for t in even
+        ]
+        return tuple(path.t_min + (path.t_max - path.t_min) * t for t in shifted)
+
+    @torch.no_grad()
+    def _mean_velocity(self, x: Any, times: tuple[Any, ...], count: int, batch: Batch, ctx: Context) -> Any:
+        t, m, s = times
+        v = self._first(x, t, count, batch, ctx)
+        w = ctx.roles[self.slow].predict(tree.combine((1.0, x), (m - t, v)), m, batch.cond).velocity
+        return tree.combine(((t - m) / (t - s), v), ((m - s) / (t - s), w))
+
+    def _first(self, x: Any, t: Any, count: int, batch: Batch, ctx: Context) -> Any:
+        """Velocities in the first window: the teacher's of the first `count` samples, then those of `fast`."""
+        place = torch.arange(batch.size, device=t.device)
+        parts = []
+        for name, rows in ((self.teacher, place[:count]), (self.fast, place[count:])):
+            if len(rows):
+                cond = {key: tree.index(value, rows) for key, value in batch.cond.items()}
+                guidance = self._guidance(rows, ctx) if name == self.teacher else None
+                parts.append(ctx.roles[name].predict(tree.index(x, rows), t[rows], cond, guidance=guidance).velocity)
+        return tree.concatenate(parts)
+
+    def _guidance(self, rows: Any, ctx: Context) -> Any:
+        if self.weights is None:
+            return guidance_of(self.guidance)
+        low, high = self.weights
+        return cfg(low + (high - low) * ctx.rng.uniform(len(rows), stream="windows/guidance"))

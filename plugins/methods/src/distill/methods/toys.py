@@ -33,6 +33,7 @@ from distill.core import (
 )  # fmt: skip
 from distill.core.paths import GaussianPath
 from distill.core.plan import one_phase
+from distill.core.sampling import ALONE
 from distill.methods.losses import Denoise
 from distill.methods.networks import MLPDenoiser
 from distill.methods.times import Times, UniformTimes
@@ -106,11 +107,13 @@ def _source(data: Samples | None, size: int, seed: int, shape: Any, start: int) 
     return batches(data, size, seed=seed, start=start, shape=shape)
 
 
-def draw(role: Role, sampler: Sampler, size: int, seed: int, cond: Any = None) -> Tensor:
+def draw(
+    role: Role, sampler: Sampler, size: int, seed: int, cond: Any = None, roles: Mapping[str, Role] = ALONE
+) -> Tensor:
     """Samples of a role for the noises of a seed, the same for every role and sampler: [size, ...]."""
     shape = role.denoiser.shape
     rng = Rng(seed)
-    x: Tensor = sampler.sample(role, Batch(size, shape=shape).noise(rng, "sample/start"), cond, rng)
+    x: Tensor = sampler.sample(role, Batch(size, shape=shape).noise(rng, "sample/start"), cond, rng, roles)
     return x
 
 

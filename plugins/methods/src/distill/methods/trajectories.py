@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from distill.core import Batch, Context, Event, Sampler, Subject, Trajectory, rollout, tree
-from distill.core.sampling import Consistency, Solver
+from distill.core.sampling import DPM, Consistency, Grid, Solver, finish
+from distill.methods.losses import draw_guidance, guidance_of
 from distill.methods.times import Times, UniformTimes
 
 
@@ -92,6 +93,132 @@ class Generate(Trajectory):
             x, ctx.conditions(batch.cond, move.x), move.prediction.t, move.x, noise, move.prediction,
             targets={} if batch.x is None else {"real": batch.x}, scalars={"step": step}, meta={"step": k},
         )  # fmt: skip
+
+
+class OwnRoute(Trajectory):
+    """The student's own deterministic route from noise, and its x0 at one of its times, drawn for each sample.
+
+    `targets["next"]` is the point of the route that this x0 leads to, without gradient, and `scalars["next_time"]` its
+    time [B] (TDM: Luo et al. 2025, arXiv:2503.06674, section 3).
+    """
+
+    times: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25)
+    """The student's times, descending, as in its sampler."""
+    role: str = "student"
+    """Who walks."""
+
+    @property
+    def moves(self) -> tuple[str, ...]:
+        return (self.role,)
+
+    def events(self, batch: Batch, ctx: Context, *, attached: bool) -> Iterator[Event]:
+        role = ctx.roles[self.role]
+        path = role.denoiser.path
+        start = path.prior(batch.noise(ctx.rng, "route/noise"), self.times[0])
+        walk = rollout(role, start, self.times, cond=batch.cond)
+        k = ctx.rng.integers(len(self.times), batch.size, stream="route/step")
+        x_t = start
+        for move in walk:
+            x_t = tree.where(k == move.n + 1, move.next, x_t)
+        edges = torch.tensor((*self.times, path.t_min), device=k.device)
+        t, s = edges[k], edges[k + 1]
+        with torch.set_grad_enabled(attached):
+            said = role.predict(x_t, t, batch.cond)
+        onward = path.jump(x_t, tree.detach(said.x0), t, s)
+        yield Event(
+            said.x0, batch.cond, t, x_t, None, said, targets={"next": onward},
+            scalars={"step": k.to(t), "next_time": s},
+        )  # fmt: skip
+
+
+class StageJumps(Trajectory):
+    """One jump of the student over each stretch of a grid, beside several of its teacher's from the same state.
+
+    With N steps, `t = (i+1)/N` of the path's range with i drawn per sample; at the last time the state is noise alone.
+    The event's state is where the student lands, `targets["real"]` where the teacher does, `targets["x0"]` the x0 whose
+    jump lands there too, and `scalars["next_time"]` the time of both (SDXL-Lightning: Lin et al. 2024,
+    arXiv:2402.13929, section 3.2).
+    """
+
+    steps: int = 4
+    """N, the student's jumps from noise to data."""
+    refine: int = 2
+    """The teacher's jumps in one of the student's."""
+    teacher: str = "teacher"
+    """Role that shows where to land."""
+    guidance: float = 1.0
+    """w of the teacher's guidance."""
+
+    def events(self, batch: Batch, ctx: Context, *, attached: bool) -> Iterator[Event]:
+        student, path = ctx.roles["student"], ctx.roles["student"].denoiser.path
+        i = ctx.rng.integers(self.steps, batch.size, stream="stage/index").to(tree.leaves(batch.data)[0])
+        stretch = (path.t_max - path.t_min) / self.steps
+        s = path.t_min + stretch * i
+        t = s + stretch
+        noise = batch.noise(ctx.rng, "stage/noise")
+        x_t = tree.where(i == self.steps - 1, path.prior(noise), path.noised(batch.data, noise, t))
+        end = self._land(x_t, s, stretch, batch, ctx)
+        with torch.set_grad_enabled(attached):
+            said = student.predict(x_t, t, batch.cond)
+            x = path.jump(x_t, said.x0, t, s)
+        yield Event(
+            x, batch.cond, t, x_t, noise, said, scalars={"next_time": s},
+            targets={"real": end, "x0": path.inverse_jump(x_t, end, t, s)},
+        )  # fmt: skip
+
+    def _land(self, x: Any, s: Any, stretch: float, batch: Batch, ctx: Context) -> Any:
+        role, step = ctx.roles[self.teacher], stretch / self.refine
+        guidance = guidance_of(self.guidance)
+        for left in range(self.refine, 0, -1):
+            t, t_next = s + left * step, s + (left - 1) * step
+            x0 = role.ask(x, t, batch.cond, guidance=guidance).x0
+            x = role.denoiser.path.jump(x, x0, t, t_next)
+        return x
+
+
+class SolvedData(Trajectory):
+    """Data noised to one point of a grid, drawn for the whole batch, and where a teacher's solver takes it from there.
+
+    The target is the state at the end of the grid, under a guidance drawn with it. The point's law is a mixture of
+    Gaussians on the grid's K indices around `len(shares)` of them at equal distances, the first of which is noise alone
+    (Flash Diffusion: Chadebec et al. 2024, arXiv:2406.02347, section 3.2).
+    """
+
+    points: int = 32
+    """K, steps of the teacher from noise to data."""
+    shares: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25)
+    """Weights of the mixture's parts, noisiest first."""
+    variance: float = 0.5
+    """Variance of each part, in indices."""
+    guidance: tuple[float, float] = (1.0, 1.0)
+    """Between which w of the teacher's guidance is drawn."""
+    solver: Solver = DPM()
+    """How the teacher moves."""
+    teacher: str = "teacher"
+    """Role that solves."""
+
+    def law(self) -> tuple[float, ...]:
+        """Probability of each index of the grid."""
+        place = torch.arange(self.points, dtype=torch.float64)
+        centres = place[:: self.points // len(self.shares), None][: len(self.shares)]
+        parts = (-((place - centres) ** 2) / (2 * self.variance)).exp()
+        weights = torch.tensor(self.shares, dtype=torch.float64) @ (parts / parts.sum(1, keepdim=True))
+        return tuple((weights / weights.sum()).tolist())
+
+    def events(self, batch: Batch, ctx: Context, *, attached: bool) -> Iterator[Event]:
+        student, path = ctx.roles["student"], ctx.roles["student"].denoiser.path
+        times = Grid().times(path, self.points)
+        k = ctx.rng.choice(self.points, shares=self.law(), stream="solved/index")
+        noise = batch.noise(ctx.rng, "solved/noise")
+        t = student.denoiser.times(times[k], noise)
+        x_t = path.noised(batch.data, noise, t) if k else path.prior(noise)
+        w = draw_guidance(*self.guidance, ctx, "solved/guidance")
+        teacher = ctx.roles[self.teacher]
+        walk = rollout(teacher, x_t, times[k:], solver=self.solver, cond=batch.cond, guidance=guidance_of(w))
+        targets = {"real": batch.data, "x0": finish(walk)}
+        with torch.set_grad_enabled(attached):
+            said = student.predict(x_t, t, batch.cond)
+        yield Event(said.x0, batch.cond, t, x_t, noise, said, targets=targets, meta={"step": k})
 
 
 class View(Trajectory):
