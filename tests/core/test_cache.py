@@ -46,3 +46,21 @@ def test_selection_orders_entries():
 def test_detaching_cuts_the_gradient_of_the_copy_only():
     cache = Cache().commit(entries(1, grad=True))
     assert cache.layers["layer"][0].requires_grad and not cache.detach().layers["layer"][0].requires_grad
+
+
+def test_entries_of_one_position_stay_together():
+    cache = Cache().commit(entries(*range(6)), torch.tensor([0, 0, 1, 1, 2, 2])).evict(sink=1, window=1)
+    assert keys(cache) == [0, 1, 4, 5] and cache.positions.tolist() == [0, 0, 2, 2] and cache.next_position == 3
+    assert keys(cache.before(2)) == [0, 1]
+
+
+def test_what_the_last_call_saw_is_all_but_its_own_entries():
+    cache = Cache().commit(entries(1, 2)).commit(entries(3))
+    assert keys(cache.context()) == [1, 2]
+
+
+def test_deferred_states_are_kept_and_taken():
+    cache = Cache().defer(torch.ones(1, requires_grad=True), {"label": 1}, t=0.1)
+    pending, rest = cache.detach().take()
+    assert pending.cond == {"label": 1} and pending.t == 0.1 and not pending.x.requires_grad
+    assert rest.pending is None and cache.pending is not None

@@ -91,7 +91,7 @@ def test_a_strange_manifest_is_refused(saved, manifest):
 
 
 def test_nothing_is_pickled(tmp_path, monkeypatch):
-    """Neither in what runs here, nor anywhere in the source of our packages."""
+    """Neither in what runs here, nor anywhere in our packages; the files of others are read as tensors alone."""
     for module, name in (
         (pickle, "dumps"),
         (pickle, "loads"),
@@ -104,7 +104,10 @@ def test_nothing_is_pickled(tmp_path, monkeypatch):
     root = Path(checkpoint.__file__).parents[4]
     sources = [*root.glob("core/src/**/*.py"), *root.glob("plugins/*/src/**/*.py")]
     banned = re.compile(
-        r"^\s*(import|from) (pickle|cloudpickle|dill|joblib|shelve)\b|torch\.(load|save)\(|weights_only", re.M
+        r"^\s*import pickle|^\s*from pickle import (?!UnpicklingError)"
+        r"|^\s*(import|from) (cloudpickle|dill|joblib|shelve)\b"
+        r"|torch\.save\(|torch\.load\((?!.*weights_only=True)",
+        re.M,
     )
     assert len(sources) > 20 and [path.name for path in sources if banned.search(path.read_text())] == []
 

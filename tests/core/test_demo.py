@@ -18,7 +18,7 @@ def test_the_quick_demo_makes_a_table_pictures_and_a_report(cli, tmp_path):
     assert code == 0 and err == "" and "teacher, 64 steps" in out and "student, 1 step" in out
     assert max(map(len, out.splitlines())) <= 80 and "…" not in out.split("report:")[1]
     rows = json.loads((tmp_path / "demo/metrics.json").read_text())
-    assert {"frechet", "recall", "calls", "ms per sample", "speed-up"} <= set(rows["student, 1 step"])
+    assert {"frechet (digits)", "recall (digits)", "calls", "ms per sample", "speed-up"} <= set(rows["student, 1 step"])
     assert rows["teacher, 64 steps"]["calls"] == 64 and rows["student, 1 step"]["speed-up"] > 10
     page = (tmp_path / "demo/report.html").read_text()
     assert page.count("data:image/png") == len(rows) + 1 and page.count("<svg") >= 3 and "student, 1 step" in page

@@ -429,3 +429,12 @@ def test_a_sampler_says_what_guidance_it_gives():
     sampler = Sampler(guidance=3.0, interval=(0.2, 0.8), rescale=0.7, negative={"label": 1})
     assert sampler.guide == cfg(3.0, interval=(0.2, 0.8), rescale=0.7, null={"label": 1})
     assert Sampler(interval=(0.2, 0.8), rescale=0.7).guide is PLAIN
+
+
+def test_what_is_said_in_part_leaves_the_rest():
+    own = Sampler(times=(1.0, 0.5), guidance=3.0, grid=Grid(shift=3.0))
+    other = own.but_for(Sampler(interval=(0.1, 0.6), grid=Grid(spacing="karras")))
+    assert (other.times, other.guidance, other.interval) == ((1.0, 0.5), 3.0, (0.1, 0.6))
+    assert other.grid == Grid(shift=3.0, spacing="karras") and own.but_for(None) is own
+    assert own.but_for(Sampler(steps=7)).times is None and own.but_for(Sampler(steps=1, times=(1.0,))).times == (1.0,)
+    assert own.negated({"text": 1}).negative == {"text": 1} and own.negative == {}

@@ -21,6 +21,7 @@ from distill.core import (
 )
 from distill.core.errors import RecipeError
 from distill.core.paths import Flow
+from distill.core.setup import Frozen
 
 
 class Wide(Builder):
@@ -90,3 +91,11 @@ def test_an_exact_teacher_can_be_copied_without_sharing():
     made["student"].module.means.zero_()
     assert teacher.means.sum() == 2
     assert Sampler(steps=2).sample(made["teacher"], torch.zeros(3, 2)).shape == (3, 2)
+
+
+def test_a_model_that_is_not_trained_can_be_sampled_otherwise():
+    own = Sampler(steps=50, guidance=7.5)
+    assert Frozen().plan(own).sampler is own
+    assert Frozen(sampler=Sampler(guidance=2.0, rescale=0.5)).plan(own).sampler == Sampler(
+        steps=50, guidance=2.0, rescale=0.5
+    )

@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from distill.core.rng import Rng as Rng
     from distill.core.roles import Role as Role
     from distill.core.roles import Roles as Roles
+    from distill.core.rolling import RollingCache as RollingCache
     from distill.core.sampling import Sampler as Sampler
     from distill.core.sampling import rollout as rollout
     from distill.core.setup import assemble as assemble
@@ -110,6 +111,7 @@ _HOME = {
     "prediction": ("Prediction",),
     "rng": ("Rng",),
     "roles": ("Role", "Roles"),
+    "rolling": ("RollingCache",),
     "sampling": ("Sampler", "rollout"),
     "setup": ("assemble",),
     "tree": ("Masked", "Ragged", "State"),

@@ -16,25 +16,33 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from distill.core import scale
 from distill.core.errors import CheckpointError
 
 MANIFEST = "manifest.json"
-PART, OLD = ".part", ".old"
+PART, OLD, SHARES = ".part", ".old", "shares"
 Tensors = Mapping[str, Tensor]
 
 
-def write(folder: Path, files: Mapping[str, Tensors], state: Mapping[str, Any]) -> Path:
+def write(folder: Path, files: Mapping[str, Tensors], state: Mapping[str, Any], shares: Path | None = None) -> Path:
     """Write `files` (name → tensors) and a JSON `state` to `folder`: aside, fsynced, then renamed into place.
+
+    Args:
+        shares: a folder that processes have written their shares to, which becomes a part of it.
 
     Raises:
         CheckpointError: nothing was written (disk full, no permission); what was there before is untouched.
     """
-    aside = folder.with_name(f".{folder.name}{PART}")
+    aside = aside_of(folder)
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         contents = ((f"{name}.safetensors", _encode(tensors)) for name, tensors in files.items())
         digests = {name: _put(aside / name, content) for name, content in contents}
+        if shares is not None:
+            shares.rename(aside / SHARES)
+            _sync_folder(aside / SHARES)
+            digests |= {f"{SHARES}/{path.name}": _digest(path) for path in (aside / SHARES).iterdir()}
         digests["state.json"] = _put(aside / "state.json", json.dumps(state).encode())
         _put(aside / MANIFEST, json.dumps(digests, indent=1).encode())
         _sync_folder(aside)
@@ -50,6 +58,11 @@ def write(folder: Path, files: Mapping[str, Tensors], state: Mapping[str, Any]) 
             "untouched. Free some space or choose another folder, then resume with --resume."
         ) from error
     return folder
+
+
+def aside_of(folder: Path, suffix: str = "") -> Path:
+    """Where something is written until the checkpoint is whole."""
+    return folder.with_name(f".{folder.name}{suffix}{PART}")
 
 
 def _hide(folder: Path) -> Path:
@@ -88,8 +101,11 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def read(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+def read(folder: Path, *, gather: bool = True) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """The files and the state of a checkpoint, after comparing every file with its digest.
+
+    Args:
+        gather: put the shares of several processes together; else what was shared is left out.
 
     Raises:
         CheckpointError: a file is missing, cut short or changed; the message names it and what to do.
@@ -98,11 +114,13 @@ def read(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     if not isinstance(digests, dict) or "state.json" not in digests:
         raise damaged(folder / MANIFEST, "it lists no state.json")
     for name, digest in digests.items():
-        content = _content(folder / str(name))
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise damaged(folder / name, f"{len(content)} bytes, whose digest is not the one in {MANIFEST}")
-    names = [name for name in digests if name.endswith(".safetensors")]
+        if _digest(folder / str(name)) != digest:
+            size = (folder / name).stat().st_size
+            raise damaged(folder / name, f"{size} bytes, whose digest is not the one in {MANIFEST}")
+    names = [name for name in digests if name.endswith(".safetensors") and "/" not in name]
     files = {name.removesuffix(".safetensors"): read_tensors(folder / name) for name in names}
+    if gather and (folder / SHARES).is_dir():
+        files |= scale.load(folder / SHARES, lambda key, whole: whole)
     return files, _load_json(folder / "state.json")
 
 
@@ -120,6 +138,14 @@ def damaged(path: Path, why: str) -> CheckpointError:
         f"{path} is missing or damaged ({why}). Use an earlier checkpoint: `--resume-from step-N`, or delete "
         f"the folder {path.parent} and resume from the one before."
     )
+
+
+def _digest(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise damaged(path, error.strerror or str(error)) from error
 
 
 def _content(path: Path) -> bytes:

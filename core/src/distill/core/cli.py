@@ -184,6 +184,10 @@ def train(
 @app.command()
 def sample(
     source: Annotated[str, typer.Argument(help="A run's folder, or a model.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Sample it otherwise, as the teacher of a recipe."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Network calls; by default what it was trained for.")] = None,
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many samples.")] = 16,
     out: Annotated[Path, _out("The folder for the samples.")] = Path("samples"),
@@ -194,23 +198,44 @@ def sample(
     prompt: Annotated[
         list[str] | None, typer.Option("--prompt", help="What the samples show; several take turns.")
     ] = None,
+    negative: Annotated[str, typer.Option("--negative", help="What the samples do not show.")] = "",
+    stream: Annotated[
+        bool, typer.Option("--stream", help="One sample, written to the file --out while it is made.")
+    ] = False,
+    seconds: Annotated[float, typer.Option(min=0.01, help="With --stream: how long it gets.")] = 10.0,
+    prompt_at: Annotated[
+        list[str] | None, typer.Option("--prompt-at", help="With --stream: 12s=TEXT shows something else from there.")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="With --stream: go on from this file, a picture or a clip.")
+    ] = None,
 ) -> None:
     """Draw samples from a run or a model."""
     from distill.core import commands
 
-    commands.sample(source, steps, n, out, seed, cond or [], prompt or [])
+    if stream:
+        commands.stream(
+            source, steps, out, seed, cond or [], prompt or [], seconds, prompt_at or [], start, overrides or []
+        )
+        return
+    commands.sample(source, steps, n, out, seed, cond or [], prompt or [], negative, overrides or [])
 
 
 @app.command("eval")
 def evaluate(
     run: Run,
-    metrics: Annotated[str, typer.Option(help="Names, separated by commas; all that fit when left out.")] = "",
+    metrics: Annotated[
+        str, typer.Option(help="Names, separated by commas, or a list in YAML; the recipe's when left out.")
+    ] = "",
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many samples to measure.")] = 1000,
+    per_prompt: Annotated[
+        int, typer.Option("--per-prompt", min=0, help="Also a table of prompts, of so many samples each.")
+    ] = 0,
 ) -> None:
     """Measure the samples of a run."""
     from distill.core import commands
 
-    commands.evaluate(run, metrics, n)
+    commands.evaluate(run, metrics, n, per_prompt)
 
 
 @app.command()

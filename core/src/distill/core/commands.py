@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +17,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from distill.core import checkpoint, report, tree
-from distill.core.contracts import Metric, Outcome
+from distill.core import checkpoint, measuring, report, scale, tree
+from distill.core.contracts import Metric, Outcome, Streaming, Transform
 from distill.core.engine import Engine, Metrics
 from distill.core.errors import CheckpointError, RecipeError
-from distill.core.recipe import Recipe, Resolver, Source, dump, load_recipe
+from distill.core.recipe import Recipe, Resolver, Source, dump, load_recipe, parse, recipe_of, split
 from distill.core.registry import default_registry
 from distill.core.roles import Role
 from distill.core.run import Run, checkpoint_of, is_folder, metrics_of, open_run, prepare
@@ -28,6 +30,8 @@ from distill.core.sampling import Sampler
 console = Console()
 GRADIENT = "_grad_norm"
 """How the engine's metrics end that are no losses."""
+PROMPTS, WORST, SHOWN = "prompts.csv", 10, 100
+"""The table of prompts in a run's folder, and how many of its rows terminal and report show."""
 
 # ---------------------------------------------------------------- train
 
@@ -52,21 +56,24 @@ class Journal:
             engine.accelerator.init_trackers(self.folder.name)
 
     def __call__(self, engine: Engine, metrics: Metrics) -> None:
-        if not engine.accelerator.is_main_process:
-            return
+        if engine.accelerator.is_main_process:
+            self._tell(engine, metrics)
+        if self.run.recipe.preview_every and engine.step % self.run.recipe.preview_every == 0:
+            self.preview(engine)
+
+    def preview(self, engine: Engine) -> None:
+        """A picture of what the result makes now; where weights are sharded, every process helps to draw it."""
+        main, path = engine.accelerator.is_main_process, self.folder / "previews" / f"step-{engine.step}.png"
+        if main or engine.sharded:
+            preview(self.run, self.run.result, engine.sampler, path if main else None)
+
+    def _tell(self, engine: Engine, metrics: Metrics) -> None:
         self.file.write(json.dumps({"step": engine.step, **metrics}) + "\n")
         self.losses |= {name: value for name, value in metrics.items() if not name.endswith(GRADIENT)}
         told = "  ".join(f"{name} {value:.3g}" for name, value in list(self.losses.items())[:3])
         self.progress.update(self.bar, completed=engine.step, losses=told)
         if self.run.recipe.trackers:
             engine.accelerator.log(metrics, step=engine.step)
-        if self.run.recipe.preview_every and engine.step % self.run.recipe.preview_every == 0:
-            preview(
-                self.run,
-                self.run.result,
-                engine.sampler,
-                self.folder / "previews" / f"step-{engine.step}.png",
-            )
 
     def end(self, engine: Engine) -> None:
         """Close files, trackers and the group of processes, which none may leave while another still uses it."""
@@ -134,7 +141,7 @@ def fit(run: Run, folder: Path, start: Path | None = None, *, anyway: bool = Fal
     run.probe()
     if start is not None:
         if anyway:
-            engine.identity = checkpoint.read(start)[1]["identity"]
+            engine.identity = checkpoint.read(start, gather=False)[1]["identity"]
         engine.resume(start)
     with progress:
         if engine.accelerator.is_main_process:
@@ -144,21 +151,24 @@ def fit(run: Run, folder: Path, start: Path | None = None, *, anyway: bool = Fal
             journal.begin(engine)
         try:
             engine.run()
+            run.sampler = engine.sampler
+            journal.preview(engine)
         finally:
             journal.end(engine)
-    run.sampler = engine.sampler
     if engine.accelerator.is_main_process:
-        preview(run, run.result, engine.sampler, folder / "previews" / f"step-{engine.step}.png")
         console.print(f"run: {folder}   report: {write_report(folder, run)}", soft_wrap=True)
     return engine
 
 
-def preview(run: Run, role: Role, sampler: Sampler, path: Path, n: int = 40) -> list[Path]:
-    """One picture of samples, where the modality can draw one."""
+def preview(run: Run, role: Role, sampler: Sampler, path: Path | None, n: int = 40) -> list[Path]:
+    """One picture of samples, where the modality can draw one; without a path they are only drawn."""
     if run.modality is None:
         return []
+    samples = run.draw(role, sampler, n)
+    if path is None:
+        return []
     path.parent.mkdir(parents=True, exist_ok=True)
-    return [run.modality.preview(run.draw(role, sampler, n), path)]
+    return [run.modality.preview(samples, path)]
 
 
 def describe(run: Run) -> None:
@@ -192,7 +202,7 @@ def costs(run: Run) -> dict[str, Cost]:
     moved, seen, found = run.plan.changed(), set[int](), {}
     for name, role in run.roles.items():
         every, own = list(role.module.parameters()), list(role.parameters())
-        weights = 0 if id(role.module) in seen else sum(p.nbytes for p in every)
+        weights = 0 if id(role.module) in seen else scale.resident(role.module)
         seen.add(id(role.module))
         training = 3 * sum(p.nbytes for p in own) if name in moved and not role.frozen else 0
         found[name] = Cost(sum(p.numel() for p in every), sum(p.numel() for p in own), weights, training)
@@ -219,25 +229,44 @@ def plain_table(first: str, *names: str, title: str | None = None) -> Table:
 # ---------------------------------------------------------------- sample, eval, compare
 
 
-def _open(source: str) -> Run:
+def _open(source: str, overrides: Sequence[str] = ()) -> Run:
     registry = default_registry()
     if not is_folder(source, registry):
-        return prepare(Recipe(method="frozen", teacher=source), Source(source), registry)
+        return _as_it_is(source, source, None, overrides)
     if (Path(source) / "recipe.yaml").exists() or not Path(source).is_dir():
-        return open_run(Path(source), registry)
-    return prepare(Recipe(method="frozen", teacher={"model": source}), Source(source), registry)
+        run = open_run(Path(source), registry)
+        return _as_it_is(source, source, run.recipe.data, overrides) if overrides else run
+    return _as_it_is(source, {"model": source}, None, overrides)
+
+
+def _as_it_is(source: str, teacher: Any, data: Any, overrides: Sequence[str]) -> Run:
+    """A model, or the outcome of a run, as the teacher of a run that trains nothing; overrides say how it is sampled.
+
+    Raises:
+        RecipeError: the method that the overrides name has to be trained.
+    """
+    recipe, place = recipe_of({"method": "frozen", "teacher": teacher, "data": data}, source, overrides)
+    run = prepare(recipe, place, default_registry())
+    if run.plan.phases:
+        raise RecipeError(
+            f"{type(run.method).__name__} has to be trained or fitted: distill train, then sample its run"
+        )
+    run.sampler = run.plan.sampler
+    return run
 
 
 def sample(
     source: str, steps: int | None = None, n: int = 16, out: Path = Path("samples"), seed: int = 0,
-    cond: Sequence[str] = (), prompts: Sequence[str] = (),
+    cond: Sequence[str] = (), prompts: Sequence[str] = (), negative: str = "", overrides: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Draw samples from a run's student or from a model, and write them in their modality's format."""
-    run = _open(source)
+    run = _open(source, overrides)
     sampler = run.sampler.with_steps(steps)
     if run.modality is None:
         raise RecipeError(f"{source} has no modality that could write samples; its denoiser names none")
     given = _prompted(run, prompts, n) if prompts else _conditions(run, cond, n, seed)
+    if negative:
+        sampler, given = _negated(run, sampler, given, negative, n)
     try:
         samples = run.draw(run.result, sampler, n, seed=seed, cond=given, inference=True)
     except IndexError as error:
@@ -251,11 +280,59 @@ def sample(
     )
 
 
+def stream(
+    source: str, steps: int | None, out: Path, seed: int, cond: Sequence[str], prompts: Sequence[str],
+    seconds: float, changes: Sequence[str], start: Path | None, overrides: Sequence[str] = (),
+) -> None:  # fmt: skip
+    """Write one sample to a file while it is made; `changes` say what it shows from which second on."""
+    run = _open(source, overrides)
+    if run.modality is None:
+        raise RecipeError(f"{source} has no modality that could write samples; its denoiser names none")
+    if len(prompts) > 1:
+        raise RecipeError("a stream shows one prompt at a time: give the others with --prompt-at, such as 12s=TEXT")
+    shown = [(0.0, _prompted(run, prompts, 1) if prompts else _conditions(run, cond, 1, seed))]
+    for text in changes:
+        when, said = _moment(text, seconds)
+        change = _conditions(run, [said], 1, seed) if _names(run, said) else _prompted(run, [said], 1)
+        shown.append((when, {**shown[0][1], **change}))
+    file = out if out.suffix else out / f"stream{run.modality.suffix}"
+    request = Streaming(file, seconds, sorted(shown, key=itemgetter(0)), run.sampler.with_steps(steps), start, seed)
+    console.print(run.modality.stream(run.result, request), soft_wrap=True)
+
+
+def _moment(text: str, seconds: float) -> tuple[float, str]:
+    """The second and the prompt of `12s=a prompt`, or of `12s=label=3`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)s?=(.+)", text, re.DOTALL)
+    if found is None:
+        raise RecipeError(f"'{text}' says no moment and prompt: write --prompt-at SECONDSs=TEXT, such as 12s=TEXT")
+    if not 0 < float(found[1]) < seconds:
+        raise RecipeError(
+            f"the prompt at {found[1]}s is out of range: a stream of {seconds:g}s shows --prompt at 0s and others later"
+        )
+    return float(found[1]), found[2]
+
+
+def _names(run: Run, text: str) -> bool:
+    """Whether a text is a condition, such as label=3, and no prompt."""
+    return text.partition("=")[0] in run.conditions(1) and "=" in text
+
+
 def _prompted(run: Run, prompts: Sequence[str], n: int) -> dict[str, Any]:
     """Conditions of n samples, the prompts in turn."""
-    found = run.builder.encode(prompts)
+    found = run.encode(prompts)
     rows = torch.arange(n) % len(prompts)
     return {name: tree.index(value, rows) for name, value in found.items()}
+
+
+def _negated(run: Run, sampler: Sampler, cond: Mapping[str, Any], text: str, n: int) -> tuple[Sampler, dict[str, Any]]:
+    """A sampler whose guidance leads away from a text; where it has none, the network's attention does."""
+    said = run.builder.encode([text])
+    sampler = sampler.negated({name: value[0] for name, value in said.items()})
+    if sampler.guidance != 1:
+        return sampler, dict(cond)
+    resolve = Resolver(default_registry(), Source("--negative"))
+    resolve("negative-attention", "transform", Transform, "transform").apply(run.roles, run.plan.result)  # type: ignore[type-abstract]
+    return sampler, {**cond, "negative": {name: value.expand(n, *value.shape[1:]) for name, value in said.items()}}
 
 
 def _conditions(run: Run, given: Sequence[str], n: int, seed: int) -> dict[str, Any]:
@@ -271,28 +348,36 @@ def _conditions(run: Run, given: Sequence[str], n: int, seed: int) -> dict[str, 
     return cond
 
 
-def measure(run: Run, role: Role, sampler: Sampler, n: int, metrics: Mapping[str, Metric]) -> dict[str, float]:
+def measure(run: Run, role: Role, sampler: Sampler, n: int, metrics: measuring.Metrics) -> dict[str, float]:
     """Metrics, calls and milliseconds per sample of one way of sampling."""
     cond = run.conditions(n)
     run.draw(role, sampler, min(n, 50), inference=True)
     started = time.perf_counter()
     samples = run.draw(role, sampler, n, cond=cond, inference=True)
     seconds = time.perf_counter() - started
-    reference = run.reference()
+    reference = run.reference() if any(metric.needs_reference for _, metric in metrics) else None
     if run.modality is not None:
-        samples, reference = run.modality.decode(samples), run.modality.decode(reference)
-    values = {name: metric.measure(samples, reference, cond) for name, metric in metrics.items()}
+        samples = run.modality.decode(samples)
+        reference = None if reference is None else run.modality.decode(reference)
+    texts = run.captions(n)
+    values = measuring.measured(metrics, samples, reference, cond if texts is None else {**cond, "prompt": texts})
     return values | {"calls": sampler.calls(role.denoiser.path), "ms per sample": 1000 * seconds / n}
 
 
-def evaluate(run: Path, metrics: str = "", n: int = 1000) -> None:
-    """Measure a run's student at its own number of steps and at fewer; written to metrics.json in the run."""
+def evaluate(run: Path, metrics: str = "", n: int = 1000, per_prompt: int = 0) -> None:
+    """Measure a run's student at its own number of steps and at fewer; written to metrics.json in the run, and prompt
+    by prompt to prompts.csv where so many samples of each are asked for."""
     opened = open_run(run, default_registry())
     chosen = _metrics(opened, metrics)
+    prompts = measuring.by_prompt(opened, chosen, per_prompt, n) if per_prompt else {}
     rows = {way("student", s): measure(opened, opened.result, opened.sampler.with_steps(s), n, chosen)
             for s in _fewer(opened.sampler)}  # fmt: skip
     (run / "metrics.json").write_text(json.dumps(rows, indent=1) + "\n")
     console.print(result_table(rows))
+    if prompts:
+        console.print(result_table(dict(list(prompts.items())[:WORST])))
+        console.print(f"the {min(WORST, len(prompts))} worst of {len(prompts)} prompts; all of them: "
+                      f"{measuring.write_table(prompts, run / PROMPTS)}", soft_wrap=True)  # fmt: skip
     write_report(run, opened)
 
 
@@ -307,13 +392,22 @@ def _fewer(sampler: Sampler) -> list[int]:
     return [n for n in range(1, len(sampler.times) + 1) if len(sampler.times) % n == 0]
 
 
-def _metrics(run: Run, names: str) -> dict[str, Metric]:
+def _metrics(run: Run, names: str) -> measuring.Metrics:
+    """Those of the recipe, or those that are named: names with commas between them, or a list in YAML."""
     if not names:
         if not run.metrics:
             raise RecipeError("the recipe names no metrics: add 'metrics:' to it, or --metrics NAME,NAME")
         return run.metrics
-    resolve = Resolver(default_registry(), Source("--metrics"))
-    return {name: resolve(name, "metric", Metric, name) for name in names.split(",")}  # type: ignore[type-abstract]
+    source = Source("--metrics")
+    values, _ = parse(f"metrics: {names}", "--metrics") if names.startswith("[") else ({"metrics": names.split(",")}, 0)
+    registry = default_registry()
+    resolve, found = Resolver(registry, source), []
+    for reference in values["metrics"]:
+        name, _ = split(reference, source, ("metrics",))
+        metric = resolve(reference, "metric", Metric, name)  # type: ignore[type-abstract]
+        measuring.require_reference(name, metric, run.dataset, "--metrics", registry)
+        found.append((name, metric))
+    return found
 
 
 def result_table(rows: Mapping[str, Mapping[str, float]]) -> Table:
@@ -334,6 +428,8 @@ def write_report(folder: Path, run: Run, pictures: Sequence[tuple[Path, str]] = 
     losses, gradients = _series(folder)
     shown = list(pictures) or [(path, f"student, {path.stem.replace('-', ' ')}") for path in _previews(folder)[-2:]]
     sections = [_results(found)] if (found := _measured(folder)) else []
+    if prompts := measuring.read_table(folder / PROMPTS):
+        sections.append(_prompts(prompts))
     if shown:
         sections.append(report.section("Samples", *(report.picture(path, text) for path, text in shown)))
     sections += [
@@ -363,6 +459,14 @@ def _results(rows: Mapping[str, Mapping[str, float]]) -> str:
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     cells = [[title, *(_number(row[key]) if key in row else "" for key in names)] for title, row in rows.items()]
     return report.section("Results", report.table(["", *names], cells))
+
+
+def _prompts(rows: measuring.Rows) -> str:
+    """The worst prompts, by the first of the columns."""
+    names = list(next(iter(rows.values())))
+    cells = [[prompt, *map(_number, row.values())] for prompt, row in list(rows.items())[:SHOWN]]
+    title = f"Prompts, the worst by {names[0]} first ({len(cells)} of {len(rows)}; all in {PROMPTS})"
+    return report.folded(title, report.table(["", *names], cells))
 
 
 Series = dict[str, list[tuple[float, float]]]

@@ -26,6 +26,7 @@ from distill.core.tree import State
 
 if TYPE_CHECKING:
     from distill.core.plan import Plan
+    from distill.core.store import Store
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ class Context:
     """What a trajectory and a loss may use besides the event.
 
     `state` holds what components own between steps (banks, multipliers, ratios) as named tensors: saved and resumed.
+    `folder` is the run's, where it has one, `dataset` what its batches are drawn from, and `stores` holds what was
+    made once and lies on disk.
     """
 
     roles: Roles
@@ -112,6 +115,9 @@ class Context:
     progress: float = 0.0
     lens: Lens | None = None
     state: dict[str, Tensor] = field(default_factory=dict)
+    folder: Path | None = None
+    dataset: torch.utils.data.Dataset[Any] | None = None
+    stores: dict[str, Store] = field(default_factory=dict)
 
     def through_lens(self, x: State) -> Any:
         """The state in the teacher's modality."""
@@ -188,6 +194,10 @@ class Fit(Options):
     def fit(self, batch: Batch, ctx: Context, sampler: Any) -> Any:
         """The student's new `Sampler`, from a calibration batch and the sampler so far."""
 
+    def reopen(self, batch: Batch, ctx: Context) -> None:
+        """Put back what it had left in no checkpoint, for a run that goes on after it; `batch` is what it had then."""
+        return
+
 
 class Lens(Options):
     """A differentiable map from one modality to another: render, decode, frames, spectrogram."""
@@ -233,6 +243,11 @@ class Outcome:
 
 class Builder(Options):
     """Options of a denoiser component, and how to build it."""
+
+    @property
+    def adds_conditions(self) -> bool:
+        """Whether a role of this network needs what `encode` says of prompts, beside the run's own conditions."""
+        return False
 
     @classmethod
     def reads(cls, model: str) -> bool:
@@ -318,10 +333,44 @@ class Metric(Options):
     """A number that tells how good samples are. `higher_is_better` gives the direction."""
 
     higher_is_better: ClassVar[bool] = False
+    needs_reference: ClassVar[bool] = True
+    """Whether it compares with real samples; where data have none, such a metric gets None and is refused before."""
+    per_prompt: ClassVar[bool] = False
+    """Whether it means something for the samples of a single prompt."""
 
     @abstractmethod
     def measure(self, samples: State, reference: State, cond: Mapping[str, Any] | None = None) -> float:
-        """Compare samples with reference data."""
+        """Compare samples with reference data. The conditions hold the samples' texts under `prompt`, a list, where the
+        data have captions."""
+
+    def numbers(self, samples: State, reference: State, cond: Mapping[str, Any] | None = None) -> dict[str, float]:
+        """Everything that is measured: under an empty name the number itself, under others what goes with it."""
+        return {"": self.measure(samples, reference, cond)}
+
+    def network(self, samples: State) -> str:
+        """Name of the network in whose features such samples are compared: it stands beside every number."""
+        return ""
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """A request for one sample that is written while it is made.
+
+    Attributes:
+        out: the file.
+        seconds: how long it is.
+        conditions: what it shows from which second on, the first from second 0.
+        sampler: how the role is sampled.
+        start: a file that it goes on from; None where it begins with nothing.
+        seed: the seed of the noise.
+    """
+
+    out: Path
+    seconds: float
+    conditions: Sequence[tuple[float, Mapping[str, Any]]]
+    sampler: Any
+    start: Path | None = None
+    seed: int = 0
 
 
 class Modality(Options):
@@ -339,6 +388,10 @@ class Modality(Options):
     def decode(self, samples: State) -> Any:
         """What people and metrics see of samples: themselves, unless they are latents."""
         return samples
+
+    def stream(self, role: Role, request: Streaming) -> str:
+        """Write one sample of a role while it is made, in memory that does not grow; says how that went."""
+        raise RecipeError(f"{type(self).__name__} samples cannot be streamed: draw whole ones, without --stream")
 
     @abstractmethod
     def write(self, samples: State, folder: Path, stem: str = "sample") -> list[Path]:

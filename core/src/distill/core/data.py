@@ -4,7 +4,7 @@ the same."""
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from itertools import count
 from typing import Any, cast
@@ -72,6 +72,65 @@ class Grouped(Dataset[Any]):
         """The group of each row."""
 
 
+class Worded(Dataset[Any]):
+    """A dataset whose samples have captions; prompts alone are one too."""
+
+    @property
+    @abstractmethod
+    def captions(self) -> Sequence[str]:
+        """The caption of each row."""
+
+    def __getitems__(self, rows: Sequence[int]) -> Any:
+        return collate([self[row] for row in rows])
+
+
+class Joined(Worded):
+    """Captioned data with further conditions, made of the captions when they are first asked for."""
+
+    def __init__(self, dataset: Worded, encode: Callable[[Sequence[str]], Mapping[str, Any]]) -> None:
+        self.dataset, self.encode = dataset, encode
+        self.known: dict[str, dict[str, Any]] = {}
+
+    @property
+    def captions(self) -> Sequence[str]:
+        return self.dataset.captions
+
+    def __len__(self) -> int:
+        return len(cast(Sized, self.dataset))
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {**self.dataset[row], **{name: value[0] for name, value in self._said([row]).items()}}
+
+    def __getitems__(self, rows: Sequence[int]) -> dict[str, Any]:
+        return {**self.dataset.__getitems__(rows), **self._said(rows)}
+
+    def _said(self, rows: Sequence[int]) -> dict[str, Any]:
+        all_captions = self.captions
+        captions = [all_captions[row] for row in rows]
+        if fresh := [caption for caption in dict.fromkeys(captions) if caption not in self.known]:
+            said = self.encode(fresh)
+            self.known |= {
+                caption: {name: value[place] for name, value in said.items()} for place, caption in enumerate(fresh)
+            }
+        return dict(collate([self.known[caption] for caption in captions]))
+
+
+class JoinedGroups(Joined, Grouped):
+    """The same for data whose samples differ in shape."""
+
+    @property
+    def groups(self) -> Sequence[int]:
+        assert isinstance(self.dataset, Grouped)
+        return self.dataset.groups
+
+
+def joined(dataset: Dataset[Any] | None, encode: Callable[[Sequence[str]], Mapping[str, Any]]) -> Dataset[Any] | None:
+    """A dataset with further conditions of its captions; itself where it has none."""
+    if not isinstance(dataset, Worded):
+        return dataset
+    return (JoinedGroups if isinstance(dataset, Grouped) else Joined)(dataset, encode)
+
+
 class GroupedOrder(Order):
     """An order whose batches hold samples of one group each; what a group lacks for its last batch it repeats."""
 
@@ -124,11 +183,7 @@ def batches(
     if dataset is None:
         while True:
             yield Batch(size // world, shape=shape)
-    length = len(cast(Sized, dataset))
-    if not length:
-        raise DataError("the dataset has no samples: check its folder, split and filters")
-    place = (size, seed, start, rank, world)
-    order = GroupedOrder(dataset.groups, *place) if isinstance(dataset, Grouped) else Order(length, *place)
+    order = _order(dataset, size, seed, start, rank, world)
     # else the loader would draw from the global generator
     workers_seed = torch.Generator().manual_seed(seed + start)
     loader: DataLoader[Any] = DataLoader(
@@ -139,6 +194,20 @@ def batches(
         cond = {name: to(value, device) for name, value in fields.items() if name != "x"}
         x = to(fields["x"], device) if "x" in fields else None
         yield Batch(_size(fields), x, cond, shape)
+
+
+def _order(dataset: Dataset[Any], *place: int) -> Order:
+    length = len(cast(Sized, dataset))
+    if not length:
+        raise DataError("the dataset has no samples: check its folder, split and filters")
+    return GroupedOrder(dataset.groups, *place) if isinstance(dataset, Grouped) else Order(length, *place)
+
+
+def captions_of(dataset: Dataset[Any] | None, size: int, *, seed: int = 0) -> list[str] | None:
+    """The captions of the first of `batches(dataset, size, seed=seed)`; None where data have none."""
+    if not isinstance(dataset, Worded):
+        return None
+    return [dataset.captions[row] for row in _order(dataset, size, seed, 0, 0, 1).rows(0)]
 
 
 def _size(fields: Mapping[str, Any]) -> int:

@@ -56,7 +56,7 @@ def show(prompt: str, modality: str | None = None, out: Path = Path("runs/demo")
     """
     registry = default_registry()
     slow, fast = _shipped(registry, modality) if folder is None else _of_run(registry, folder)
-    cond = {name: value.expand(PICTURES, *value.shape[1:]) for name, value in slow.builder.encode([prompt]).items()}
+    cond = {name: value.expand(PICTURES, *value.shape[1:]) for name, value in slow.encode([prompt]).items()}
     _make_room(out)
     rows: dict[str, dict[str, float]] = {}
     drawn = []

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +20,22 @@ from distill.core.prediction import KINDS, Prediction
 from distill.core.tree import State, batch_size, combine, leaves
 
 Shape = Sequence[int] | Mapping[str, Any]
+Scope = Callable[[], AbstractContextManager[Any]]
+SCOPES: ContextVar[tuple[Scope, ...]] = ContextVar("scopes", default=())
+"""The scopes around the call that is under way, for what is computed again when it is over."""
+
+
+@contextmanager
+def within(*scopes: Scope) -> Iterator[None]:
+    """Enter scopes, and make them known."""
+    before = SCOPES.set((*SCOPES.get(), *scopes))
+    try:
+        with ExitStack() as stack:
+            for scope in scopes:
+                stack.enter_context(scope())
+            yield
+    finally:
+        SCOPES.reset(before)
 
 
 class Denoiser(nn.Module):
@@ -32,6 +51,7 @@ class Denoiser(nn.Module):
         sigma_data: turns on EDM preconditioning (Karras et al. 2022, table 1) around a network of kind x0.
         taps: submodules whose outputs serve as features by default.
         scalar_sites: submodules whose output an extra scalar input is added to (`add_scalar`).
+        restore: `restore(guided, plain)`, what this network's guidance rule does to a guided output; nothing if None.
     """
 
     def __init__(
@@ -45,6 +65,7 @@ class Denoiser(nn.Module):
         sigma_data: float | None = None,
         taps: Sequence[str] = (),
         scalar_sites: Sequence[str] = (),
+        restore: Callable[[Any, Any], Any] | None = None,
     ) -> None:
         super().__init__()
         if kind not in KINDS:
@@ -52,7 +73,7 @@ class Denoiser(nn.Module):
         self.network, self.path, self.kind = network, path, kind
         self.shape, self.null, self.sigma_data = shape, dict(null or {}), sigma_data
         self.taps, self.scalar_sites = tuple(taps), tuple(scalar_sites)
-        self.scalars = nn.ModuleDict()
+        self.scalars, self.restore = nn.ModuleDict(), restore
 
     def predict(
         self,
@@ -76,7 +97,7 @@ class Denoiser(nn.Module):
             if taps:
                 stack.enter_context(self._tapped(taps, features))
             if scalars:
-                stack.enter_context(self._with_scalars(scalars))
+                stack.enter_context(within(partial(self._shifted, self._shift(scalars))))
             value, cache = self._call(x, t, dict(cond or {}), cache)
         return Prediction(self.kind, value, x, t, self.path, features, cache)
 
@@ -115,15 +136,26 @@ class Denoiser(nn.Module):
 
     def _call(self, x: State, t: Any, cond: dict[str, Any], cache: Cache | None) -> tuple[Any, Cache | None]:
         native = None if t is None else self.path.native(t)
-        extra = {} if cache is None else {"cache": cache}
+        extra = {} if cache is None else {"cache": self._told(cache)}
         if self.sigma_data is None:
             said = self.network(x, native, cond, **extra)
             return said if extra else (said, None)
-        sigma, data = self.path.sigma(t), self.sigma_data
-        norm = (sigma**2 + data**2).rsqrt()
+        sigma, data, norm = self.path.sigma(t), self.sigma_data, self._norm(t)
         said = self.network(combine((norm, x)), native, cond, **extra)
         value, cache = said if extra else (said, None)
         return combine((data**2 * norm**2, x), (sigma * data * norm, value)), cache
+
+    def _norm(self, t: Any) -> Any:
+        """What EDM preconditioning multiplies a state with."""
+        return 1.0 if self.sigma_data is None else (self.path.sigma(t) ** 2 + self.sigma_data**2).rsqrt()
+
+    def _told(self, cache: Cache) -> Cache:
+        """The cache with what it defers as the network gets states and times."""
+        if cache.pending is None:
+            return cache
+        clean, t = cache.pending.x, self.times(cache.pending.t, cache.pending.x)
+        told = replace(cache.pending, x=combine((self._norm(t), clean)), t=self.path.native(t))
+        return replace(cache, pending=told)
 
     @contextmanager
     def _tapped(self, names: Sequence[str], features: dict[str, Any]) -> Iterator[None]:
@@ -148,14 +180,17 @@ class Denoiser(nn.Module):
             known = [key for key, _ in self.network.named_modules() if key]
             raise DistillError(f"the network has no part '{name}'; it has {', '.join(known[:40])}") from None
 
-    @contextmanager
-    def _with_scalars(self, scalars: Mapping[str, Any]) -> Iterator[None]:
+    def _shift(self, scalars: Mapping[str, Any]) -> Any:
+        """What extra inputs add at every site."""
         if unknown := set(scalars) - set(self.scalars):
             raise DistillError(
                 f"this denoiser takes no extra input {', '.join(sorted(unknown))}; it takes "
                 f"{', '.join(self.scalars) or 'none'}. The transform 'scalar-input' adds one."
             )
-        shift = sum(self.scalars[name](value) for name, value in scalars.items())
+        return sum(self.scalars[name](value) for name, value in scalars.items())
+
+    @contextmanager
+    def _shifted(self, shift: Any) -> Iterator[None]:
         handles = [
             self.submodule(site).register_forward_hook(lambda module, args, output: output + shift)
             for site in self.scalar_sites

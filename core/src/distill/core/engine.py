@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,8 +16,11 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import broadcast
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
+from torch.utils.data import Dataset
 
-from distill.core import checkpoint
+from distill.core import checkpoint, scale
 from distill.core.contracts import Batch, Context, Event, Lens, Subject
 from distill.core.errors import CheckpointError, NonFiniteError, RecipeError
 from distill.core.plan import Phase, Plan, Update
@@ -43,6 +47,9 @@ class Engine:
             processes.
         folder: where checkpoints go; none are written if None.
         checkpoint_every: iterations between checkpoints; 0 writes the last one only.
+        shard: leave a share of each denoiser's weights, gradients and optimiser states on every process.
+        checkpoint_activations: compute the activations of denoisers' blocks again instead of keeping them.
+        dataset: what the batches are drawn from, for what is made of it once and not batch by batch.
         on_step: called after each iteration with the engine and its metrics, on every process.
     """
 
@@ -58,8 +65,11 @@ class Engine:
         lens: Lens | None = None,
         folder: Path | None = None,
         checkpoint_every: int = 0,
+        checkpoint_activations: bool = False,
+        shard: bool = False,
         keep: int = 3,
         identity: Mapping[str, Any] | None = None,
+        dataset: Dataset[Any] | None = None,
         on_step: Callable[[Engine, Metrics], None] | None = None,
     ) -> None:
         plan.check(roles)
@@ -73,9 +83,14 @@ class Engine:
         device = self.accelerator.device
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         rng = Rng(seed, rank=rank, world=world, device=device)
-        self.ctx = Context(roles, rng, lens=lens)
+        self.ctx = Context(roles, rng, lens=lens, folder=folder, dataset=dataset)
         self.optimisers: dict[str, Any] = {}
         torch.manual_seed(seed + self.accelerator.process_index)
+        if checkpoint_activations:
+            for role in roles.values():
+                scale.checkpoint_activations(role.module)
+        self.sharded = shard and world > 1
+        self.leaves: dict[torch.nn.Parameter, torch.nn.Parameter] = {}
         self._place(device)
 
     def _place(self, device: torch.device) -> None:
@@ -86,14 +101,18 @@ class Engine:
         """
         learners = {name for phase in self.plan.phases for name in phase.moved if not self.roles[name].frozen}
         for role in sorted(self.roles.values(), key=lambda role: role.name not in learners):
-            role.module.to(device).train(role.name in learners)
+            role.module.to("cpu" if self.sharded else device).train(role.name in learners)
             if role.own is None:
                 role.module.requires_grad_(role.name in learners)
-            if self.accelerator.num_processes > 1:
-                role.load(broadcast(dict(role.tensors())))
+            for tensor in role.tensors().values() if self.accelerator.num_processes > 1 else ():
+                tensor.copy_(broadcast(tensor.to(device)))
         for name in learners:
             for parameter in self.roles[name].parameters():
                 parameter.requires_grad_(True)
+        if self.sharded:
+            self.leaves = scale.shard(self.roles, init_device_mesh(device.type, (self.accelerator.num_processes,)))
+            for role in self.roles.values():
+                role.module.to(device)
 
     @property
     def phase(self) -> Phase:
@@ -115,8 +134,7 @@ class Engine:
             for action in self.phase.at_end:
                 action.apply(self.ctx)
             self.phase_index, self.phase_step, self.optimisers = self.phase_index + 1, 0, {}
-        if self.folder is not None and self.accelerator.is_main_process:
-            self.save()
+        self._save()
         return self
 
     def _open_phase(self) -> None:
@@ -151,9 +169,8 @@ class Engine:
         self.seconds += time.perf_counter() - started
         if self.on_step is not None:
             self.on_step(self, metrics)
-        due = self.checkpoint_every and self.step % self.checkpoint_every == 0
-        if due and self.accelerator.is_main_process:
-            self.save()
+        if self.checkpoint_every and self.step % self.checkpoint_every == 0:
+            self._save()
 
     def _learn(self, updates: list[Update], streams: list[Iterator[Event]], metrics: Metrics) -> bool:
         """One event of every micro-batch, then one optimiser step; false when the trajectories have no
@@ -169,6 +186,8 @@ class Engine:
         if not more:
             return False
         self._note(seen, metrics)
+        for role in self.roles.values():
+            scale.settle(role.module)
         for name in dict.fromkeys(role for update in updates for role in update.loss.moves):
             metrics.update(self._step_role(name))
         return True
@@ -200,7 +219,7 @@ class Engine:
         """
         if not isinstance(total, Tensor):
             return
-        inputs = [p for name in moves for p in self._moved_by(name)]
+        inputs = [self.leaves.get(p, p) for name in moves for p in self._moved_by(name)]
         if not total.requires_grad or not inputs:
             losses = ", ".join(type(update.loss).__name__ for update in bucket)
             names = ", ".join(moves)
@@ -221,13 +240,13 @@ class Engine:
     def _step_role(self, name: str) -> Metrics:
         role, optimiser, settings = self.roles[name], self.optimisers[name], self.phase.optimisers[name]
         parameters = self._moved_by(name)
-        self._average(parameters)
+        self._average([p for p in parameters if not isinstance(p, DTensor)])
         moved = [p for p in parameters if p.grad is not None]
         if not moved:
             return {}
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.unscale_(optimiser.optimizer)
-        total = torch.nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None])
+        total = scale.whole(torch.nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None]))
         norm = float(total)
         if settings.clip is not None and norm > settings.clip - 1e-5:  # below, clipping multiplies by 1
             torch.nn.utils.clip_grads_with_norm_(moved, settings.clip, total)
@@ -243,7 +262,7 @@ class Engine:
 
     def _average(self, parameters: list[torch.nn.Parameter]) -> None:
         """Mean gradient over processes, in one message; a parameter that no process used stays without."""
-        if self.accelerator.num_processes == 1:
+        if self.accelerator.num_processes == 1 or not parameters:
             return
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         used = torch.tensor([p.grad is not None for p in parameters], device=self.accelerator.device)
@@ -281,8 +300,13 @@ class Engine:
         """Roles whose weights a checkpoint holds: those that the plan changes, and the result."""
         return sorted(self.plan.changed() | {self.plan.result} & set(self.roles))
 
+    def _save(self) -> None:
+        """Write a checkpoint by the main process, or by all where each holds its share."""
+        if self.folder is not None and (self.sharded or self.accelerator.is_main_process):
+            self.save()
+
     def save(self) -> Path:
-        """Write a checkpoint of this very moment."""
+        """Write a checkpoint of this very moment; where weights are sharded, every process calls this."""
         if self.folder is None:
             raise CheckpointError("this run has no folder to write a checkpoint to")
         files: dict[str, Mapping[str, Tensor]] = {}
@@ -305,9 +329,24 @@ class Engine:
             "result": self.plan.result,
             "identity": self.identity,
         }
-        path = checkpoint.write(self.folder / "checkpoints" / f"step-{self.step}", files, state)
-        checkpoint.prune(path.parent, self.keep)
+        path = self.folder / "checkpoints" / f"step-{self.step}"
+        shares = self._save_shares(path, files) if self.sharded else None
+        if self.accelerator.is_main_process:
+            checkpoint.write(path, files, state, shares)
+            checkpoint.prune(path.parent, self.keep)
+        if self.sharded:
+            self.accelerator.wait_for_everyone()
         return path
+
+    def _save_shares(self, path: Path, files: dict[str, Mapping[str, Tensor]]) -> Path:
+        """Write the files that hold shares aside, each process its own, and take them out of `files`."""
+        aside = checkpoint.aside_of(path, ".shares")
+        shared = [name for name, own in files.items() if any(isinstance(value, DTensor) for value in own.values())]
+        if self.accelerator.is_main_process:
+            shutil.rmtree(aside, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        scale.save(aside, {name: files.pop(name) for name in shared})
+        return aside
 
     def last_checkpoint(self) -> Path | None:
         """The newest finished checkpoint of this run, if any."""
@@ -318,13 +357,22 @@ class Engine:
 
     def resume(self, folder: Path) -> Engine:
         """Put everything back to where a checkpoint was written."""
-        files, state = checkpoint.read(folder)
+        files, state = checkpoint.read(folder, gather=not self.sharded)
         try:
             self._compare(folder, state["identity"])
-            self._restore(files, state)
+            self._restore(files, state, folder / checkpoint.SHARES)
         except (*MALFORMED, RecipeError) as error:
             raise checkpoint.damaged(folder / "state.json", f"it does not fit this run: {error}") from error
+        self._reopen()
         return self
+
+    def _reopen(self) -> None:
+        """Let the fits that are over put back what lies outside of checkpoints."""
+        begun = 0
+        for phase in self.plan.phases[: self.phase_index + bool(self.phase_step)]:
+            if phase.fit is not None:
+                phase.fit.reopen(next(self.data(begun * self.accumulate)), self.ctx)
+            begun += phase.steps
 
     def _compare(self, folder: Path, theirs: dict[str, Any]) -> None:
         mine = self.identity
@@ -334,11 +382,17 @@ class Engine:
                 "versions that it was made with, or allow the difference with --resume-anyway."
             )
 
-    def _restore(self, files: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
+    def _restore(self, files: dict[str, dict[str, Tensor]], state: dict[str, Any], shares: Path) -> None:
         progress = {name: int(value) for name, value in state["progress"].items()}
         self.step, self.phase_step = progress["step"], progress["phase_step"]
         self.phase_index = progress["phase"]
         self.sampler = type(self.plan.sampler).model_validate(state["sampler"])
+        shared = self.sharded and shares.is_dir()
+        if shared:
+            mine = {
+                f"role-{n}/{key}": value for n in self.saved_roles() for key, value in self.roles[n].tensors().items()
+            }
+            files |= scale.load(shares, lambda key, whole: mine.get(key))
         for name in self.saved_roles():
             role, tensors = self.roles[name], files[f"role-{name}"]
             if isinstance(role.module, Subject):
@@ -347,8 +401,12 @@ class Engine:
         self.optimisers = {}
         if state["optimisers"]:
             self._make_optimisers()
+        if shared:
+            files |= scale.load(shares, self._state_of)
         for name, optimiser in self.optimisers.items():
             tensors, groups = files[f"optimiser-{name}"], state["optimisers"][name]
+            if self.sharded and not shared:
+                tensors = {key: self._shared(f"optimiser-{name}/{key}", value) for key, value in tensors.items()}
             optimiser.load_state_dict(checkpoint.unflatten_optimiser(tensors, groups))
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
@@ -357,6 +415,21 @@ class Engine:
         self.ctx.state.clear()
         for name, value in files["state"].items():
             self.ctx.state[name] = value.to(self.accelerator.device)
+
+    def _state_of(self, key: str, whole: Tensor) -> Tensor | None:
+        """Where a saved tensor of an optimiser goes: a share like its parameter's, or the whole tensor."""
+        kind, _, rest = key.partition("-")
+        name, _, place = rest.partition("/")
+        if kind != "optimiser":
+            return None
+        like = self._moved_by(name)[int(place.partition(".")[0])]
+        return torch.zeros_like(like.detach()) if like.shape == whole.shape else whole
+
+    def _shared(self, key: str, whole: Tensor) -> Tensor:
+        share = self._state_of(key, whole)
+        assert share is not None
+        scale.fill(share, whole)
+        return share
 
     def _restore_torch(self, positions: Mapping[str, Tensor]) -> None:
         """The global generators, which dropout uses; the main process's were saved, others start anew from

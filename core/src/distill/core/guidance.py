@@ -45,14 +45,20 @@ class Guidance:
         x: Any,
         t: Any,
         cond: Any,
+        *,
+        restore: Callable[[Any, Any], Any] | None = None,
         **options: Any,
     ) -> Prediction:
-        """The combined prediction; features and cache are those of the first term."""
+        """The combined prediction; features and cache are those of the first term.
+
+        `restore` is what the network's own guidance rule does to a combined value, given the first term's.
+        """
         if not cond or self.calls_at(t) == 1:
             return predict(x, t, self._dropped(drop, cond, self.terms[0][1], x) if cond else cond, **options)
         said = [predict(x, t, self._dropped(drop, cond, dropped, x), **options) for _, dropped in self.terms]
         weights = [self._weight(w, plain=not index, t=said[0].t) for index, (w, _) in enumerate(self.terms)]
         value = combine(*((w, p.value) for w, p in zip(weights, said, strict=True)))
+        value = restore(value, said[0].value) if restore is not None else value
         return replace(said[0], value=rescaled(value, said[0].value, self.rescale) if self.rescale else value)
 
     def _dropped(self, drop: Callable[..., Any], cond: Any, dropped: frozenset[str], x: Any) -> Any:

@@ -1,7 +1,7 @@
 """The base of everything that a user can configure."""
 
 from inspect import isabstract
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -27,6 +27,14 @@ class Options(BaseModel):
     conformance: ClassVar[dict[str, str]] = {}
     """Checks of the kit that do not apply to the component, and why."""
 
+    def but_for(self, given: Self | None) -> Self:
+        """These options, but for those that were said of others: options inside of them count as said where they differ
+        from their defaults."""
+        if given is None:
+            return self
+        said = {name: getattr(given, name) for name in given.model_fields_set}
+        return self.model_copy(update={name: _within(getattr(self, name), value) for name, value in said.items()})
+
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, values: Any) -> Any:
@@ -40,6 +48,14 @@ class Options(BaseModel):
                 merged = {**dict(default), **given}
                 filled[name] = type(default).model_validate(merged) if isabstract(field.annotation) else merged
         return filled
+
+
+def _within(mine: Any, given: Any) -> Any:
+    """What becomes of an option that may hold options itself."""
+    if not isinstance(given, Options) or type(given) is not type(mine):
+        return given
+    differing = {name: value for name, value in given if value != type(given).model_fields[name].default}
+    return mine.model_copy(update=differing)
 
 
 def _same_name(given: dict[str, Any], default: Options) -> bool:

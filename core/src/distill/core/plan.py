@@ -12,6 +12,7 @@ from distill.core.contracts import Action, Context, Fit, Loss, Trajectory
 from distill.core.errors import RecipeError
 from distill.core.options import Options
 from distill.core.sampling import Sampler
+from distill.core.scale import local
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
@@ -167,7 +168,7 @@ class EMA(Action):
     def apply(self, ctx: Context) -> None:
         decay = min(self.decay, (1 + ctx.step) / (10 + ctx.step))
         target, source = ctx.roles[self.target].tensors(), ctx.roles[self.source].tensors()
-        pairs = [(target[name], value) for name, value in source.items() if value.is_floating_point()]
+        pairs = [(local(target[name]), local(value)) for name, value in source.items() if value.is_floating_point()]
         torch._foreach_lerp_([a for a, _ in pairs], [b for _, b in pairs], 1 - decay)
 
 

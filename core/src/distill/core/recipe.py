@@ -35,6 +35,8 @@ def _reference(value: Any) -> Any:
     return value
 
 
+HARMLESS = {"metrics", "preview_every", "trackers", "checkpoint_every", "workers", "checkpoint_activations", "shard"}
+"""Keys that change no weight: a run may be resumed under others."""
 Reference = Annotated[str | dict[str, Any], BeforeValidator(_reference)]
 """A component: its name, or a mapping with `name` and the component's options."""
 
@@ -54,6 +56,9 @@ class RoleRecipe(Options):
     """Never moved by a gradient."""
     guidance: float | None = None
     """w of the role's own guidance."""
+    hold: Literal["8bit", "offload"] | None = None
+    """How frozen weights lie in memory while training: `8bit`, linear layers in whole numbers; `offload`, on the CPU,
+    block by block on the device while they are needed."""
 
 
 class Recipe(Options):
@@ -81,6 +86,11 @@ class Recipe(Options):
     """Seed of data order, noise, times and initial weights."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """Mixed precision."""
+    checkpoint_activations: bool = False
+    """Compute the activations of every block again in the backward pass, instead of keeping them: less memory, more
+    time, the same weights."""
+    shard: bool = False
+    """Leave a share of each denoiser's weights, gradients and optimiser states on every process, not all (FSDP2)."""
     workers: NonNegativeInt = 0
     """Processes that load data."""
     checkpoint_every: NonNegativeInt = 0
@@ -99,9 +109,7 @@ class Recipe(Options):
 
     def digest(self) -> str:
         """A fingerprint of everything that changes the weights."""
-        kept = self.model_dump(
-            mode="json", exclude={"metrics", "preview_every", "trackers", "checkpoint_every", "workers"}
-        )
+        kept = self.model_dump(mode="json", exclude=HARMLESS)
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -131,6 +139,14 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, Sour
         why = error.strerror if isinstance(error, OSError) else "not a text file"
         raise RecipeError(f"{path}: {why}. Give the path of a recipe, a YAML file.") from error
     values, source = parse(text, str(path))
+    for override in overrides:
+        _override(values, source, override)
+    return validate(Recipe, values, source), source
+
+
+def recipe_of(values: dict[str, Any], name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Source]:
+    """A recipe from plain values, changed by overrides; `name` stands in messages."""
+    source = Source(name)
     for override in overrides:
         _override(values, source, override)
     return validate(Recipe, values, source), source

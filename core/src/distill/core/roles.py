@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill.core.denoiser import Denoiser
+from distill.core import scale
+from distill.core.denoiser import Denoiser, Scope, within
 from distill.core.errors import RecipeError
 from distill.core.guidance import PLAIN, Guidance
 from distill.core.prediction import Prediction
@@ -27,7 +28,7 @@ class Role:
     name: str
     module: nn.Module
     guidance: Guidance = PLAIN
-    scope: Callable[[], AbstractContextManager[Any]] = nullcontext
+    scope: Scope = nullcontext
     own: Mapping[str, nn.Parameter] | None = None
     frozen: bool = False
     scalars: dict[str, Any] = field(default_factory=dict)
@@ -50,9 +51,9 @@ class Role:
     ) -> Prediction:
         """The role's prediction under its own guidance, or under another one."""
         denoiser = self.denoiser
-        with self.scope():
+        with self.asked():
             return (guidance or self.guidance)(
-                denoiser.predict, denoiser.drop, x, t, cond, **{**self.scalars, **options}
+                denoiser.predict, denoiser.drop, x, t, cond, restore=denoiser.restore, **{**self.scalars, **options}
             )
 
     def inputs(self, scalars: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,11 +66,16 @@ class Role:
             return self.predict(x, t, cond, **options)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        with self.scope():
+        with self.asked():
             return self.module(*args, **options)
 
+    def asked(self) -> AbstractContextManager[None]:
+        """The role's scope, around a call of its module."""
+        return within(self.scope)
+
     def named_parameters(self) -> dict[str, nn.Parameter]:
-        """What an optimiser of this role moves, whether or not it is frozen now."""
+        """What an optimiser of this role moves, whether or not it is frozen now; shares, where weights are sharded."""
+        scale.settle(self.module)
         return dict(self.module.named_parameters()) if self.own is None else dict(self.own)
 
     def parameters(self) -> list[nn.Parameter]:
@@ -79,6 +85,7 @@ class Role:
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint of this role holds: its own parameters, and buffers where the module is its
         own."""
+        scale.settle(self.module)
         if self.own is not None:
             return {name: parameter.data for name, parameter in self.own.items()}
         return self.module.state_dict()
@@ -92,7 +99,7 @@ class Role:
             raise RecipeError(f"the saved weights of role '{self.name}' do not fit: {few} differ")
         with torch.no_grad():
             for name, value in tensors.items():
-                mine[name].copy_(value)
+                scale.fill(mine[name], value)
 
 
 class Roles(Mapping[str, Role]):

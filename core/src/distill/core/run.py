@@ -16,7 +16,7 @@ from accelerate.tracking import get_available_trackers
 from pydantic import ValidationError
 from torch.utils.data import Dataset
 
-from distill.core import checkpoint, tree
+from distill.core import checkpoint, scale, tree
 from distill.core.contracts import (
     Batch,
     Builder,
@@ -25,13 +25,15 @@ from distill.core.contracts import (
     Method,
     Metric,
     Modality,
+    Outcome,
     RoleSpec,
     Transform,
 )
-from distill.core.data import batches
+from distill.core.data import batches, captions_of, joined
 from distill.core.denoiser import Denoiser
 from distill.core.engine import Engine
 from distill.core.errors import CheckpointError, DistillError, RecipeError, nearest
+from distill.core.measuring import require_reference
 from distill.core.plan import Plan
 from distill.core.probe import as_in_use, probe
 from distill.core.recipe import Recipe, Reference, Resolver, RoleRecipe, Source, load_recipe
@@ -57,8 +59,13 @@ class Run:
     dataset: Dataset[Any] | None = None
     lens: Lens | None = None
     modality: Modality | None = None
-    metrics: dict[str, Metric] = field(default_factory=dict)
+    metrics: list[tuple[str, Metric]] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
+    judges: list[Builder] = field(default_factory=list)
+
+    def encode(self, prompts: Sequence[str]) -> dict[str, Any]:
+        """Conditions for prompts, one of each a prompt: those of the network, and those that judges need besides."""
+        return {**_judged(self.judges, prompts), **self.builder.encode(prompts)}
 
     @property
     def result(self) -> Role:
@@ -111,7 +118,9 @@ class Run:
         )
         return Engine(
             self.roles, self.plan, source, seed=recipe.seed, accumulate=recipe.accumulate, accelerator=accelerator,
-            lens=self.lens, folder=folder, checkpoint_every=recipe.checkpoint_every, identity=self.identity, **options,
+            lens=self.lens, folder=folder, checkpoint_every=recipe.checkpoint_every, identity=self.identity,
+            dataset=self.dataset, checkpoint_activations=recipe.checkpoint_activations, shard=recipe.shard,
+            **options,
         )  # fmt: skip
 
     def conditions(self, n: int, seed: int = 0) -> dict[str, Any]:
@@ -119,6 +128,10 @@ class Run:
         if self.dataset is None:
             return self.result.denoiser.example(n)[2] if self.shape is not None else {}
         return dict(next(batches(self.dataset, n, seed=seed + 1_000)).cond)
+
+    def captions(self, n: int, seed: int = 0) -> list[str] | None:
+        """The texts of `conditions(n, seed)`, where the data have captions."""
+        return captions_of(self.dataset, n, seed=seed + 1_000)
 
     def reference(self, n: int | None = None) -> Any:
         """Real samples to measure against: all of them, or n."""
@@ -195,8 +208,8 @@ class Taught:
     modality: Modality | None = None
 
 
-def prepare(recipe: Recipe, source: Source, registry: Registry) -> Run:
-    """Build everything that a recipe names.
+def prepare(recipe: Recipe, source: Source, registry: Registry, *, hold: bool = True) -> Run:
+    """Build everything that a recipe names; `hold` frozen weights as it says, or whole.
 
     Raises:
         RecipeError: something does not fit; nothing was written.
@@ -207,15 +220,20 @@ def prepare(recipe: Recipe, source: Source, registry: Registry) -> Run:
     method = resolve(recipe.method, "method", Method, "method")  # type: ignore[type-abstract]
     data = resolve(recipe.data, "dataset", DataSource, "data") if recipe.data else None  # type: ignore[type-abstract]
     lens = resolve(recipe.lens, "lens", Lens, "lens") if recipe.lens else None  # type: ignore[type-abstract]
-    metrics = {
-        _name(reference): resolve(reference, "metric", Metric, "metrics", str(index))  # type: ignore[type-abstract]
+    metrics = [
+        (_name(reference), resolve(reference, "metric", Metric, "metrics", str(index)))  # type: ignore[type-abstract]
         for index, reference in enumerate(recipe.metrics)
-    }
+    ]
     specs = _specs(recipe, method, resolve)
+    judges = [spec.build for spec in specs.values() if isinstance(spec.build, Builder) and spec.build.adds_conditions]
     dataset = data.open() if data else None
+    dataset = joined(dataset, partial(_judged, judges)) if judges else dataset
+    for index, (name, metric) in enumerate(metrics):
+        require_reference(name, metric, dataset, f"{source.place(('metrics', index))}: metrics.{index}", registry)
     taught = _teacher(recipe, resolve, registry)
     own = specs["student"].build if "student" in specs else None
-    method = method.knowing(own.sampler()) if isinstance(own, Builder) else method
+    known = own.sampler() if isinstance(own, Builder) else taught.sampler if taught else None
+    method = method.knowing(known) if known is not None else method
     builder = own if isinstance(own, Builder) else taught.builder if taught else None
     if builder is None:
         raise RecipeError(f"{source.name}: name a 'teacher:' to distil, or a 'student:' to train from nothing")
@@ -225,10 +243,21 @@ def prepare(recipe: Recipe, source: Source, registry: Registry) -> Run:
         plan = method.plan(sampler)
     run = Run(
         recipe, method, roles, plan, builder, sampler, dataset, lens,
-        _modality(recipe, registry, taught, builder), metrics, registry.requirements(),
+        _modality(recipe, registry, taught, builder), metrics, registry.requirements(), judges,
     )  # fmt: skip
     _check(run)
+    for name, role in recipe.roles.items() if hold else ():
+        if role.hold is not None:
+            if recipe.shard:
+                raise RecipeError(
+                    f"{source.place(('shard',))}: weights are sharded or held as roles.{name} says, not both"
+                )
+            scale.hold(roles, name, role.hold, plan.changed())
     return run
+
+
+def _judged(judges: Sequence[Builder], prompts: Sequence[str]) -> dict[str, Any]:
+    return {name: value for judge in judges for name, value in judge.encode(prompts).items()}
 
 
 def _named(recipe: Recipe, resolve: Resolver) -> Recipe:
@@ -255,6 +284,8 @@ def _blaming(place: str) -> Iterator[None]:
 def _check(run: Run) -> None:
     """What can be known to go wrong before anything is trained."""
     run.plan.check(run.roles)
+    if run.recipe.shard:
+        scale.check(run.roles)
     shapes = {
         n: role.module.shape for n, role in run.roles.items() if isinstance(role.module, Denoiser) and role.module.shape
     }
@@ -276,7 +307,8 @@ def _teacher(recipe: Recipe, resolve: Resolver, registry: Registry) -> Taught | 
         return None
     if isinstance(recipe.teacher, str) and is_folder(recipe.teacher, registry):
         run = open_run(Path(recipe.teacher), registry).alone()
-        return Taught(Role("teacher", run.result.module), run.builder, run.sampler, run.modality)
+        module = run.result.module if run.result.fold is None else run.result.alone()
+        return Taught(Role("teacher", module), run.builder, run.sampler, run.modality)
     builder = resolve(recipe.teacher, "denoiser", Builder, "teacher")  # type: ignore[type-abstract]
     return Taught(Role("teacher", builder.build()), builder, builder.sampler())
 
@@ -292,7 +324,8 @@ def _specs(recipe: Recipe, method: Method, resolve: Resolver) -> dict[str, RoleS
     specs = method.roles()
     if recipe.student is not None:
         specs["student"] = RoleSpec(build=resolve(recipe.student, "denoiser", Builder, "student"))  # type: ignore[type-abstract]
-    for name, role in recipe.roles.items():
+    given = {name: role for name, role in recipe.roles.items() if _said(role)}
+    for name, role in given.items():
         if name not in specs and not (role.copy_of or role.shares or role.build):
             close = nearest(name, specs)
             hint = f"did you mean '{close}'?" if close else f"it has {', '.join(specs)}."
@@ -300,12 +333,17 @@ def _specs(recipe: Recipe, method: Method, resolve: Resolver) -> dict[str, RoleS
             raise RecipeError(
                 f"{place}: the method has no role '{name}'; {hint} A new role needs copy_of, shares or build."
             )
-    return specs | {name: _spec(name, role, specs.get(name), resolve) for name, role in recipe.roles.items()}
+    return specs | {name: _spec(name, role, specs.get(name), resolve) for name, role in given.items()}
+
+
+def _said(role: RoleRecipe) -> dict[str, Any]:
+    """What a recipe says about how a role is made."""
+    return {key: value for key, value in role if value is not None and key != "hold"}
 
 
 def _spec(name: str, role: RoleRecipe, method: RoleSpec | None, resolve: Resolver) -> RoleSpec:
     """A role as the method has it, but for what the recipe says; a new origin replaces the old one."""
-    said = {key: value for key, value in role if value is not None}
+    said = _said(role)
     if role.build is not None:
         said["build"] = resolve(role.build, "denoiser", Builder, "roles", name, "build")  # type: ignore[type-abstract]
     if role.transforms is not None:
@@ -340,7 +378,7 @@ def open_run(folder: Path, registry: Registry, step: str | None = None) -> Run:
     if not (folder / "recipe.yaml").is_file():
         raise CheckpointError(f"{folder} is no run: it has no recipe.yaml. Give the folder that `distill train` made.")
     recipe, source = load_recipe(folder / "recipe.yaml")
-    run = prepare(recipe, source, registry)
+    run = prepare(recipe, source, registry, hold=False)
     path = checkpoint_of(folder, step)
     files, state = checkpoint.read(path)
     try:
@@ -373,6 +411,15 @@ class FromRun(Builder):
 
     def sampler(self) -> Sampler:
         return self.run.sampler
+
+    def modality(self) -> Modality | None:
+        return self.run.modality
+
+    def encode(self, prompts: Sequence[str]) -> dict[str, Any]:
+        return self.run.encode(prompts)
+
+    def export_outcome(self, outcome: Outcome, to: str, folder: Path) -> list[Path]:
+        return self.run.builder.export_outcome(outcome, to, folder)
 
     def exports(self) -> dict[str, Callable[[Denoiser, Any, Path], list[Path]]]:
         return self.run.builder.exports()

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -317,6 +317,8 @@ class Move:
     x: Any
     prediction: Prediction
     next: Any
+    cache: Cache | None = None
+    """What the state attended to; where something was deferred, it is written here."""
 
 
 def rollout(
@@ -347,26 +349,29 @@ def rollout(
         free_first: take the first step along x/√(α²+σ²), without a call (analytical first step, Dockhorn et
             al. 2022).
         scalars: extra inputs of the network.
-        cache: what every step attends to; a step's own entries come back in its prediction, and only there.
+        cache: what every step attends to; a step's own entries come back in its prediction, and only there. What it
+            defers is written by the first step.
         revise: what is made of each step's prediction before the state moves by it: mixed with that of another role,
             clipped. Gets the number of the step.
     """
     solver, path = solver or DDIM(), role.denoiser.path
     said: list[Any] = []
-    ask = {"cond": cond, "guidance": guidance, "cache": cache, **(scalars or {})}
+    ask = {"cond": cond, "guidance": guidance, **(scalars or {})}
     for n, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
         with torch.set_grad_enabled(n in attach and torch.is_grad_enabled()):
             if not {n - 1, n} <= set(attach):
                 x, said = detach(x), [detach(x0) for x0 in said]
             free = free_first and n == 0
-            prediction = _analytic(role, x, t) if free else role.predict(x, solver.asked(times, n), **ask)
+            prediction = _analytic(role, x, t) if free else role.predict(x, solver.asked(times, n), cache=cache, **ask)
+            if cache is not None and cache.pending is not None and prediction.cache is not None:
+                cache = prediction.cache.context()
             prediction = prediction if revise is None else revise(n, prediction)
             said = [prediction.x0, *said[: solver.history - 1]]
             following = _advance(solver, path, times, n, x, said, rng, stream)
             if solver.evaluations == 2 and n < len(times) - 2 and not free:
-                again, half = role.predict(following, s, **ask), per_key(lambda a, b: (b - a) / 2, t, s)
+                again, half = role.predict(following, s, cache=cache, **ask), per_key(lambda a, b: (b - a) / 2, t, s)
                 following = combine((1.0, x), (half, prediction.velocity), (half, again.velocity))
-        replaced = yield Move(n, t, s, x, prediction, following)
+        replaced = yield Move(n, t, s, x, prediction, following, cache)
         x = following if replaced is None else replaced
     return x
 
@@ -461,6 +466,16 @@ class Sampler(Options):
             fit = [n for n in range(1, known + 1) if known % n == 0]
             raise RecipeError(f"the student was trained at {known} times: give it {fit} steps, not {steps}")
         return self.model_copy(update={"times": self.times[:: known // steps], "steps": steps})
+
+    def but_for(self, given: Self | None) -> Self:
+        """The same but for what another one says; a number of steps alone means the grid, and no list of times."""
+        said = set() if given is None else given.model_fields_set
+        other = super().but_for(given)
+        return other.model_copy(update={"times": None}) if "steps" in said and "times" not in said else other
+
+    def negated(self, values: Mapping[str, Any]) -> Sampler:
+        """The same with other values of dropped conditions: a negative prompt, encoded."""
+        return self.model_copy(update={"negative": dict(values)})
 
     def check(self, path: GaussianPath) -> None:
         """Raise RecipeError where the trained times do not descend, or leave the path's range."""

@@ -11,6 +11,7 @@ from distill.core.errors import RecipeError
 from distill.core.guidance import cfg
 from distill.core.plan import Plan
 from distill.core.roles import Role, Roles
+from distill.core.sampling import Sampler
 
 
 def assemble(method: Method, fixed: Mapping[str, Role], extra: Mapping[str, RoleSpec] | None = None) -> Roles:
@@ -56,8 +57,11 @@ def _make(roles: Roles, name: str, spec: RoleSpec) -> None:
 class Frozen(Method):
     """No training: the teacher is the result."""
 
+    sampler: Sampler | None = None
+    """How it is sampled: guidance, interval, steps; what is left out stays as the teacher has it."""
+
     def roles(self) -> dict[str, RoleSpec]:
         return {}
 
     def plan(self, teacher: Any) -> Plan:
-        return Plan(phases=(), sampler=teacher, result="teacher")
+        return Plan(phases=(), sampler=teacher.but_for(self.sampler), result="teacher")
