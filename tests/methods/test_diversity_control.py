@@ -18,7 +18,8 @@ def test_the_sampler_is_the_student_s_with_the_teacher_s_in_it() -> None:
 
 def test_what_a_recipe_says_goes_before_what_the_student_came_with() -> None:
     method = DiversityControl(student=Sampler(steps=3))
-    assert method.knowing(STUDENT).student == Sampler(steps=3)
+    known = method.knowing(STUDENT.model_copy(update={"guidance": 2.0})).student
+    assert (known.steps, known.times, known.guidance) == (3, None, 2.0) and known.solver == STUDENT.solver
 
 
 def test_nothing_is_trained_and_the_student_can_be_sampled() -> None:

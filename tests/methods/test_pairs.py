@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +28,7 @@ from distill.core import (
 )
 from distill.methods import toys
 from distill.methods.networks import MLPDenoiser
-from distill.methods.pairs import MakePairs, Paired, PairRegression, Replay, recall
+from distill.methods.pairs import MakePairs, Paired, PairRegression, RecordStates, Replay, recall, recalled
 from distill.methods.papers.dmd import DMD
 from distill.methods.trajectories import Data, Generate
 
@@ -96,25 +101,113 @@ def test_replay_puts_the_teachers_samples_in_the_datas_place() -> None:
     assert all((ctx.state["pairs/end"] == row).all(1).any() for row in event.targets["real"])
 
 
-def engine(folder: Path, teacher: Role) -> Engine:
+DATA = Samples(x=torch.zeros(64, 2), label=torch.arange(64) % 3)
+
+
+def engine(folder: Path, teacher: Role, seed: int = 0, **options) -> Engine:
     torch.manual_seed(1)
-    method = DMD(steps=6, pairs=12, pair_sampler=Sampler(steps=2))
+    method = DMD(**({"steps": 6, "pairs": 12, "pair_sampler": Sampler(steps=2)} | options))
     roles = assemble(method, {"teacher": teacher})
-    data = Samples(x=torch.zeros(64, 2), label=torch.arange(64) % 3)
-    return Engine(roles, method.plan(Sampler()), partial(_source, data), folder=folder, checkpoint_every=3)
+    source = partial(_source, DATA, seed)
+    return Engine(
+        roles, method.plan(Sampler()), source, folder=folder, checkpoint_every=3, seed=seed, dataset=DATA
+    )  # fmt: skip
 
 
-def _source(data: Samples, start: int):
-    return batches(data, 4, start=start, shape=(2,))
+def _source(data: Samples, seed: int, start: int):
+    return batches(data, 4, seed=seed, start=start, shape=(2,))
 
 
-def test_a_resumed_run_has_the_pairs_and_ends_bit_for_bit_alike(tmp_path: Path) -> None:
+def counted(teacher: Role) -> list[int]:
+    """Samples of each call of a role's network, from now on."""
+    sizes: list[int] = []
+    teacher.denoiser.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    return sizes
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_resumed_run_has_the_pairs_and_ends_bit_for_bit_alike(tmp_path: Path, lost: bool) -> None:
     teacher = context().roles["teacher"]
-    whole = engine(tmp_path / "whole", teacher).run()
-    again = engine(tmp_path / "again", teacher).resume(tmp_path / "whole" / "checkpoints" / "step-3").run()
-    assert torch.equal(whole.ctx.state["pairs/end"], again.ctx.state["pairs/end"])
+    whole = engine(tmp_path, teacher).run()
+    before = contents(tmp_path / "pairs")
+    if lost:
+        (tmp_path / "pairs" / "00000000.safetensors").unlink()
+    again = engine(tmp_path, teacher).resume(tmp_path / "checkpoints" / "step-3").run()
+    assert contents(tmp_path / "pairs") == before
     mine, other = whole.roles["student"].tensors(), again.roles["student"].tensors()
     assert all(torch.equal(value, other[name]) for name, value in mine.items())
+
+
+def test_a_run_does_not_go_on_with_pairs_of_another_teacher(tmp_path: Path) -> None:
+    engine(tmp_path, context().roles["teacher"]).run()
+    shutil.rmtree(tmp_path / "pairs")
+    stranger = engine(tmp_path, context(seed=5).roles["teacher"])
+    with pytest.raises(DistillError, match="pairs does not hold the pairs that this run was trained with"):
+        stranger.resume(tmp_path / "checkpoints" / "step-3")
+
+
+def test_checkpoints_of_a_run_with_a_store_hold_no_pairs(tmp_path: Path) -> None:
+    done = engine(tmp_path, context().roles["teacher"]).run()
+    assert set(done.ctx.state) == {"store/pairs"} and len(done.ctx.stores["pairs"]) == 12
+
+
+def test_a_second_run_with_the_store_asks_no_teacher_for_a_pair(tmp_path: Path) -> None:
+    store, teacher = tmp_path / "store", context().roles["teacher"]
+    first = counted(teacher)
+    engine(tmp_path / "one", teacher, store=store).run(1)
+    second = counted(teacher)
+    engine(tmp_path / "two", teacher, seed=9, store=store).run(1)
+    assert first[:2] == [12, 12] and sum(first) - 2 * sum(second) == 24
+
+
+@pytest.mark.parametrize(
+    "change, key",
+    [({"teacher": 5}, "weights"), ({"pair_sampler": Sampler(steps=3)}, "sampler.steps"), ({"data": 1}, "conditions")],
+)
+def test_a_stale_store_names_what_changed_and_the_remedy(tmp_path: Path, change, key, monkeypatch) -> None:
+    engine(tmp_path / "one", context().roles["teacher"], store=tmp_path / "store").run(1)
+    before = contents(tmp_path / "store")
+    if change.pop("data", None):
+        monkeypatch.setitem(globals(), "DATA", Samples(x=torch.zeros(8, 2), label=torch.arange(8) % 3))
+    other = engine(
+        tmp_path / "two", context(change.pop("teacher", 0)).roles["teacher"], store=tmp_path / "store", **change
+    )
+    with pytest.raises(DistillError, match=rf"{key} is .* there and .* here. Delete the folder, or .* 'store:'"):
+        other.run(1)
+    assert contents(tmp_path / "store") == before
+
+
+@pytest.mark.parametrize("weights", ["whole", "shard"])
+def test_two_processes_make_the_pairs_that_one_makes(tmp_path: Path, weights: str) -> None:
+    """Each once; together where each holds a share of the teacher's weights."""
+    launch = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --main_process_port 0"
+    launch += " --mixed_precision no --dynamo_backend no"
+    rank = str(Path(__file__).with_name("_pairs_rank.py"))
+    env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, *launch.split(), rank, str(tmp_path), weights],
+        capture_output=True, text=True, timeout=300, env=env, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    made = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2)]
+    shards = list(range(0, 512, 16))
+    assert all(made) and (made == [shards, shards] if weights == "shard" else sorted(made[0] + made[1]) == shards)
+    MakePairs(count=512, chunk=16, store=tmp_path / "alone", sampler=Sampler(steps=2)).fit(batch(64), context(), None)
+    assert contents(tmp_path / "alone") == contents(tmp_path / "shared")
+
+
+def test_states_on_the_way_are_kept_beside_the_end(tmp_path: Path) -> None:
+    ctx, sampler = context(), Sampler(steps=4)
+    RecordStates(count=8, at=(0, 2), sampler=sampler, store=tmp_path).fit(batch(), ctx, None)
+    found = recalled("states", 5, ctx, RecordStates)
+    moves = list(sampler.walk(ctx.roles["teacher"], found["noise"], found["cond"]))
+    assert set(found) == {"noise", "x-0", "x-2", "end", "cond"}
+    torch.testing.assert_close(found["x-2"], moves[2].x)
+    torch.testing.assert_close(found["end"], moves[-1].next)
 
 
 def test_pairs_are_learnt() -> None:

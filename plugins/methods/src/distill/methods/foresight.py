@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from distill.core import Batch, Context, DistillError, Event, Fit, Loss, Sampler, Terms, Trajectory, tree
-from distill.methods.pairs import pack, unpack
-from distill.methods.samplers import chosen, judge
+from distill.core import Batch, Context, Event, Loss, Rng, Role, Sampler, Terms, Trajectory
+from distill.methods.pairs import Recording, recalled
+from distill.methods.samplers import judge
 
 
-class RecordRoutes(Fit):
-    """Roll a role out once and keep its predictions after some steps, ends and conditions in the run's state.
+class RecordRoutes(Recording):
+    """Predictions after some steps of a role's roll-outs, and where these end."""
 
-    Conditions are those of one batch, drawn with replacement. The sampler stays as it is.
-    """
-
+    kept: ClassVar[str] = "routes"
     count: int = 5000
     """Roll-outs."""
     at: tuple[int, ...] = (2, 6, 11)
@@ -24,23 +22,10 @@ class RecordRoutes(Fit):
     """Who is rolled out."""
     route: Sampler = Sampler(steps=20)
     """How."""
-    chunk: int = 256
-    """Roll-outs that are made at a time."""
 
-    def fit(self, batch: Batch, ctx: Context, sampler: Any) -> Any:
-        sizes = [min(self.chunk, self.count - done) for done in range(0, self.count, self.chunk)]
-        parts = [self._make(size, batch, ctx) for size in sizes]
-        for name in parts[0]:
-            ctx.state.update(pack(f"routes/{name}", tree.concatenate([part[name] for part in parts])))
-        return sampler
-
-    def _make(self, size: int, batch: Batch, ctx: Context) -> dict[str, Any]:
-        role = ctx.roles[self.role]
-        cond = chosen(batch.cond, ctx.rng.integers(batch.size, size, stream="routes/condition"))
-        noise = Batch(size, shape=batch.shape or role.denoiser.shape).noise(ctx.rng, "routes/noise")
-        moves = list(self.route.walk(role, noise, cond, ctx.rng))
-        seen = {f"x0-{n}": moves[n - 1].prediction.x0 for n in self.at}
-        return seen | {"end": moves[-1].next} | {f"cond/{name}": value for name, value in cond.items()}
+    def record(self, role: Role, noise: Any, cond: Mapping[str, Any], rng: Rng) -> dict[str, Any]:
+        moves = list(self.route.walk(role, noise, cond, rng))
+        return {f"x0-{n}": moves[n - 1].prediction.x0 for n in self.at} | {"end": moves[-1].next}
 
 
 class Foresight(Trajectory):
@@ -55,11 +40,8 @@ class Foresight(Trajectory):
         return ()
 
     def events(self, batch: Batch, ctx: Context, *, attached: bool) -> Iterator[Event]:
-        seen, end, cond = (unpack(ctx.state, f"routes/{name}") for name in (f"x0-{self.after}", "end", "cond"))
-        if not tree.leaves(end):
-            raise DistillError("this run has no recorded routes: begin the plan with a phase whose fit is RecordRoutes")
-        rows = ctx.rng.integers(tree.batch_size(end), batch.size, stream="routes/row")
-        yield Event(tree.index(seen, rows), chosen(cond, rows), targets={"end": tree.index(end, rows)})
+        found = recalled("routes", batch.size, ctx, RecordRoutes)
+        yield Event(found[f"x0-{self.after}"], found["cond"], targets={"end": found["end"]})
 
 
 class ScoreAhead(Loss):

@@ -257,4 +257,10 @@ def distill_methods() -> Sequence[Component]:
         target="distill.methods.papers.denoising:Denoising",
         paper="2206.00364",
     )
-    return [teacher, *(_method(*paper) for paper in PAPERS)]
+    pruning = Component(
+        name="seed-pruning",
+        summary="Several noises a sample, of which an oracle keeps the best; trains nothing",
+        target="distill.methods.samplers:SeedPruning",
+        paper="2511.22242",
+    )
+    return [teacher, pruning, *(_method(*paper) for paper in PAPERS)]

@@ -218,7 +218,7 @@ def policy_of(role: Role, x: Any, t: Any, cond: Any) -> Policy:
     """What a role with such a head says."""
     if not isinstance(role.module, PolicyDenoiser):
         raise DistillError(f"role '{role.name}' says no policy: give it the transform 'policy-head'")
-    with role.scope():
+    with role.asked():
         return role.module.policy(x, t, cond)
 
 

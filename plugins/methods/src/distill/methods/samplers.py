@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 
-from distill.core import DistillError, Method, Prediction, Rng, Role, RoleSpec, Sampler, State, tree
+from distill.core import DistillError, Method, Plan, Prediction, Rng, Role, RoleSpec, Sampler, State, tree
 from distill.core.errors import RecipeError
 from distill.core.paths import GaussianPath, Joint
 from distill.core.sampling import ALONE, Move
@@ -28,6 +29,9 @@ class Helped(Sampler):
     @property
     def needs(self) -> tuple[str, ...]:
         return (self.teacher,)
+
+    def negated(self, values: Mapping[str, Any]) -> Sampler:
+        return super().negated(values).model_copy(update={"base": self.base.negated(values)})
 
     def helper(self, roles: Mapping[str, Role], role: Role) -> Role:
         """The teacher, known to share the student's path."""
@@ -232,24 +236,42 @@ class Inference(Method):
     """What methods share that leave the student's network as it is: how it is sampled comes from where it does."""
 
     student: Sampler | None = None
-    """How the student is sampled; as it came, if None."""
+    """How the student is sampled; what is left out stays as it came."""
 
     def roles(self) -> dict[str, RoleSpec]:
         return {"student": RoleSpec(shares="teacher", frozen=True)}
 
     def knowing(self, student: Any) -> Inference:
-        return self if self.student else self.model_copy(update={"student": student})
+        return self.model_copy(update={"student": student.but_for(self.student)})
+
+
+class SeedPruning(Inference):
+    """Several noises a sample, of which an oracle keeps the best; nothing is trained, so it looks at predictions on the
+    way as it looks at samples (the baseline of TTSnap, arXiv:2511.22242).
+    """
+
+    conformance: ClassVar[dict[str, str]] = {"toy": "which oracle judges is the recipe's to say"}
+    candidates: PositiveInt = 8
+    """Noises for each sample."""
+    at: tuple[int, ...] = ()
+    """Numbers of steps after which noises are given up, besides the end."""
+    keep: tuple[float, ...] = ()
+    """Shares that are kept then."""
+
+    def plan(self, teacher: Any) -> Plan:
+        options = {"candidates": self.candidates, "at": self.at, "keep": self.keep, "aware": False}
+        return Plan(phases=(), sampler=Pruned(**dict(self.student or teacher), **options))
 
 
 class WithTeacher(Inference):
     """The same for a student that its teacher helps."""
 
     base: Sampler | None = None
-    """How the teacher is sampled, guidance included; in its own way if None."""
+    """How the teacher is sampled: guidance, interval, steps; what is left out stays as the teacher has it."""
 
     def together(self, kind: type[Helped], teacher: Sampler, **options: Any) -> Helped:
         """The student's sampler with the teacher's part in it."""
-        return kind(**dict(self.student or Sampler()), base=self.base or teacher, **options)
+        return kind(**dict(self.student or Sampler()), base=teacher.but_for(self.base), **options)
 
 
 def above(times: tuple[float, ...], at: float) -> tuple[float, ...]:

@@ -42,26 +42,18 @@ class LoRA(Transform):
         if not mine:
             raise DistillError(f"LoRA found no layer to adapt in role '{name}'; targets: {self.targets or 'all'}")
 
-        def off() -> None:
+        def switch(off: bool) -> None:
             for layer in layers:
-                layer.enable_adapters(False)
-            for parameter in mine.values():
-                parameter.requires_grad_(True)
+                # peft's own switches also decide what is trained, of other roles too, whose graphs may still be waiting
+                layer._disable_adapters, layer._active_adapter = off, [name]
 
         @contextmanager
         def scope() -> Iterator[None]:
-            # peft freezes whatever adapter is off, those of other roles included, whose graphs may still be waiting
-            adapters = [p for other in roles.values() for p in (other.own or {}).values()]
-            learning = [p.requires_grad for p in adapters]
-            for layer in layers:
-                layer.enable_adapters(True)
-                layer.set_adapter([name])
+            switch(off=False)
             try:
                 yield
             finally:
-                off()
-                for parameter, learns in zip(adapters, learning, strict=True):
-                    parameter.requires_grad_(learns)
+                switch(off=True)
 
         def fold() -> Denoiser:
             with scope():
@@ -69,7 +61,9 @@ class LoRA(Transform):
             alone.network = merged(alone.network)
             return alone
 
-        off()
+        switch(off=True)
+        for parameter in mine.values():
+            parameter.requires_grad_(True)
         role.scope, role.own, role.fold = scope, mine, fold
 
     def _targets(self, network: nn.Module) -> list[str]:

@@ -18,7 +18,7 @@ from distill.methods.negative import NegativeAttention
 from distill.methods.networks import TimeEmbedding
 
 ANY, UNWANTED, ALPHA, POINTS = digits.CLASSES, 3, 0.3, 1000
-NASA = NegativeAttention(alpha=ALPHA, sites=("text.0", "text.1", "text.2"), through="words")
+NASA = NegativeAttention(alpha=ALPHA, sites=("text.0", "text.1", "text.2"), text="prompt")
 
 
 class Attention(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from distill.core import Method, Optimiser, Phase, Plan, RoleSpec, Sampler, Update
@@ -27,6 +28,8 @@ class DMD(Method):
     """Stored noise and end-point pairs; 0 leaves the regression out."""
     pair_sampler: Sampler | None = None
     """How the teacher makes the pairs; its own sampler if None."""
+    store: Path | None = None
+    """Folder of the pairs, which runs may share; one in the run's folder if None."""
     join_pairs: bool = True
     """The score difference and the critic see the answers to stored noises too."""
     regression: PairRegression = PairRegression()
@@ -48,5 +51,6 @@ class DMD(Method):
             updates=tuple(Update(trajectory=events, loss=loss) for loss in losses),
             optimisers={"student": self.student_optimiser, "critic": self.critic_optimiser},
         )
-        make = Phase(name="pairs", fit=MakePairs(count=self.pairs, sampler=self.pair_sampler or teacher))
+        made = MakePairs(count=self.pairs, sampler=self.pair_sampler or teacher, store=self.store)
+        make = Phase(name="pairs", fit=made)
         return Plan(phases=(make, train) if self.pairs else (train,), sampler=sampler_at((self.time,)))

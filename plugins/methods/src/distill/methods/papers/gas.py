@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from distill.core import EMA, Method, Optimiser, Phase, Plan, RoleSpec, Sampler, Update
@@ -24,6 +25,8 @@ class GAS(Method):
     """Stored noise and end-point pairs, 1400 without a discriminator."""
     pair_sampler: Sampler | None = None
     """How the teacher makes the pairs; its own sampler if None."""
+    store: Path | None = None
+    """Folder of the pairs, which runs may share; one in the run's folder if None."""
     match: MatchState = MatchState(role="solver", target="end", metric="l1")
     """Ends against the teacher's; a modality's perceptual distance takes its place where there is one."""
     adversarial: RelativisticGenerator = RelativisticGenerator(
@@ -52,7 +55,8 @@ class GAS(Method):
     def plan(self, teacher: Any) -> Plan:
         route = SolverRoute(guidance=teacher.guidance, fresh=bool(self.adversarial.weight))
         losses = [self.discriminator, self.match, self.adversarial] if self.adversarial.weight else [self.match]
-        make = Phase(name="pairs", fit=MakePairs(count=self.pairs, sampler=self.pair_sampler or teacher))
+        made = MakePairs(count=self.pairs, sampler=self.pair_sampler or teacher, store=self.store)
+        make = Phase(name="pairs", fit=made)
         train = Phase(
             steps=self.steps,
             updates=tuple(Update(trajectory=route, loss=loss) for loss in losses),

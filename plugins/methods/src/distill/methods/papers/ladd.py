@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from distill.core import Method, Optimiser, Phase, Plan, RoleSpec, Sampler, Trajectory, Update
@@ -33,6 +34,8 @@ class LADD(Method):
     """Samples of the teacher to train on; 0 trains on the data."""
     synthetic_sampler: Sampler | None = None
     """How they are made, guidance included; the teacher's own sampler if None."""
+    store: Path | None = None
+    """Folder of the teacher's samples, which runs may share; one in the run's folder if None."""
     generator: AdversarialGenerator = AdversarialGenerator(
         features="teacher", form="hinge", times=HIGH, conditional=True
     )
@@ -58,7 +61,8 @@ class LADD(Method):
         updates += [Update(trajectory=later, loss=loss, start=self.warmup) for loss in losses]
         optimisers = {"student": self.student_optimiser, "discriminator": self.heads_optimiser}
         train = Phase(steps=self.steps, updates=tuple(updates), optimisers=optimisers)
-        make = Phase(name="samples", fit=MakePairs(count=self.synthetic, sampler=self.synthetic_sampler or teacher))
+        made = MakePairs(count=self.synthetic, sampler=self.synthetic_sampler or teacher, store=self.store)
+        make = Phase(name="samples", fit=made)
         return Plan(phases=(make, train) if self.synthetic else (train,), sampler=sampler_at(self.times))
 
     def _events(self, shares: tuple[float, ...]) -> Trajectory:

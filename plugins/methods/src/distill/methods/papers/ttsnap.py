@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, ClassVar
 
 from distill.core import Copy, Optimiser, Phase, Plan, RoleSpec, Update
@@ -30,6 +31,8 @@ class TTSnap(Inference):
     """Cost of a score, decoding included."""
     routes: int = 5000
     """Roll-outs on which the judges learn."""
+    store: Path | None = None
+    """Folder of the roll-outs, which runs may share; one in the run's folder if None."""
     optimiser: Optimiser = Optimiser(lr=3e-6, schedule="linear")
     """Of each judge."""
 
@@ -47,7 +50,7 @@ class TTSnap(Inference):
     def plan(self, teacher: Any) -> Plan:
         route, latest = self.student or teacher, self.at[::-1]
         following = dict(zip(latest, latest[1:], strict=False))
-        record = Phase(name="routes", fit=RecordRoutes(count=self.routes, at=self.at, route=route))
+        record = Phase(name="routes", fit=RecordRoutes(count=self.routes, at=self.at, route=route, store=self.store))
         phases = [self._phase(n, following.get(n)) for n in latest]
         candidates = max(1, round(self.budget / self.cost(route.steps)))
         sampler = Pruned(**dict(route), candidates=candidates, at=self.at, keep=self.keep)
