@@ -12,8 +12,8 @@ from table import Row
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = ROOT / "runs" / "demo" / "metrics.json"
 WHATS = {
-    "frechet": ("Fréchet distance of the demo's one-step student, over its teacher's", 1.25, False),
-    "recall": ("recall of the demo's one-step student, over its teacher's", 0.9, True),
+    "frechet (digits)": ("Fréchet distance of the demo's one-step student, over its teacher's", 1.25, False),
+    "recall (digits)": ("recall of the demo's one-step student, over its teacher's", 0.9, True),
     "ms per sample": ("speed-up of the demo's one-step student over its teacher", 25.0, True),
 }
 """What is compared, its bar, and whether the bar is a least value."""

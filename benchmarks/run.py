@@ -17,12 +17,14 @@ from quality import quality
 from rich.console import Console
 from rich.table import Table
 from sampling import sampling
+from streams import streams
 from table import PAIRS, Row
 
 CORES = os.cpu_count() or 1
 README = Path(__file__).with_name("README.md")
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
-    "overhead": overhead, "peer": peer, "sampling": sampling, "memory": memory, "demo": quality,
+    "overhead": overhead, "peer": peer, "sampling": sampling, "memory": memory, "streams": streams,
+    "demo": quality,
 }  # fmt: skip
 HEADINGS = ("what", "ours", "theirs", "number", "bar", "", "note")
 DISTRIBUTIONS = ("torch", "diffusers", "accelerate", "peft", "nvidia-modelopt")

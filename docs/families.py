@@ -24,6 +24,8 @@ from distill.core.registry import default_registry
 from distill.core.run import Run, prepare
 from distill.image import toys
 from distill.image.families import FAMILIES
+from distill.image.pipeline import Pipeline
+from distill.image.refused import others
 from distill.image.trial import Trial
 
 PAGE = Path(__file__).parent / "families.md"
@@ -47,7 +49,14 @@ TEXT = """<!-- Made by docs/families.py. -->
 weights at toy size, saved with `save_pretrained`, and taken the whole way: loaded and trained a step or two with each
 of four methods; then DMD2's student was exported with `--to diffusers`, loaded with a plain
 `DiffusionPipeline.from_pretrained` and asked for a picture from the same latents. The last columns are the largest
-difference of a pixel in [0, 1] to `distill sample`.
+difference of a pixel in [0, 1] to `distill sample`, or what export says instead: safetensors are left then.
+
+"""
+REFUSED = """
+## Pipelines that are no teachers here
+
+What else diffusers has from text to pictures is refused with a sentence that says why; so is what makes films or sound,
+and what cannot go without a picture. `distill.image.refused` holds the sentences.
 
 """
 ADDING = """
@@ -89,8 +98,9 @@ def row(name: str, folder: Path) -> list[str]:
 
 def step(teacher: Path, method: str) -> Run:
     """One training step of a method."""
+    name = Pipeline(model=str(teacher)).pipeline.__name__
     given = {"name": method, "steps": 1} | METHODS[method]
-    options = {"model": str(teacher), "size": toys.SIZE, "steps": 1, "guidance": 1.0}
+    options = {"model": str(teacher), "size": toys.SIZES.get(name, toys.SIZE), "steps": 1, "guidance": 1.0}
     recipe = Recipe(method=given, teacher=options | EXTRA.get(method, {}), batch_size=2)
     run = prepare(recipe, Source("families"), default_registry())
     trial = Trial.of(teacher, **EXTRA.get(method, {}))
@@ -122,7 +132,12 @@ def _cell(work: Callable[[], Any]) -> str:
 def page(rows: Sequence[Sequence[str]]) -> str:
     """The page."""
     lines = [HEAD, ("---",) * len(HEAD), *rows]
-    return TEXT + "".join(f"| {' | '.join(line)} |\n" for line in lines) + ADDING
+    return TEXT + table(lines) + REFUSED + table([("pipeline", "why"), ("---", "---"), *others().items()]) + ADDING
+
+
+def table(lines: Sequence[Sequence[str]]) -> str:
+    """Rows as Markdown."""
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def main(names: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from distill.core.errors import DataError
-from distill.image.cache import ABANDONED, SHARD, Cache, home
+from distill.image.cache import SHARD, Cache, home
 
 ITEMS = list(range(2 * SHARD + 10))
 
@@ -60,14 +61,16 @@ def test_only_files_with_a_changed_item_are_made_anew(tmp_path):
 def test_a_cache_of_something_else_is_refused(tmp_path, other):
     Cache(tmp_path, "squares", "one").table(ITEMS, str, Maker())
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(DataError, match=r"holds squares of one, and this run needs .* Delete the folder, or give"):
+    with pytest.raises(
+        DataError, match=r"holds squares that this run cannot use: .* is .* here. Delete the folder, or give"
+    ):
         Cache(tmp_path, *other)
     assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_folder_of_other_things_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(DataError, match="holds other things than a cache"):
+    with pytest.raises(DataError, match="holds other things than squares"):
         Cache(tmp_path, "squares", "one")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -107,17 +110,13 @@ def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DataError, match="No space left on device. What it held is untouched"):
         cache.table(ITEMS, str, Maker())
-    assert [path.name for path in tmp_path.iterdir()] == ["about.json"]
+    assert {path.name for path in tmp_path.iterdir()} == {"about.json", ".lock"}
 
 
-def test_what_a_killed_process_left_aside_is_deleted_in_time(tmp_path):
-    Cache(tmp_path, "squares", "one")
-    old, new = tmp_path / ".a.1.part", tmp_path / ".b.2.part"
-    for path in (old, new):
-        path.touch()
-    os.utime(old, (time.time() - 2 * ABANDONED,) * 2)
-    Cache(tmp_path, "squares", "one")
-    assert not old.exists() and new.exists()
+def test_what_a_killed_process_left_aside_is_deleted_by_the_next_that_writes(tmp_path):
+    (tmp_path / ".gone.safetensors.part").touch()
+    Cache(tmp_path, "squares", "one").table(ITEMS, str, Maker())
+    assert not list(tmp_path.glob(".*.part"))
 
 
 KILLED = """
@@ -147,3 +146,51 @@ def test_caches_without_a_folder_of_their_own_never_meet(tmp_path, monkeypatch):
     folders = {Cache(None, "text embeddings", mark).folder for mark in ("one", "two")}
     assert folders == {tmp_path / "text-embeddings" / mark for mark in ("one", "two")} and home() == tmp_path
     assert json.loads((tmp_path / "text-embeddings/one/about.json").read_text())["fingerprint"] == "one"
+
+
+RANK = """
+import json, os, sys, time, torch
+from pathlib import Path
+torch.distributed.init_process_group("gloo")
+from distill.image.cache import Cache, SHARD
+rank, made, items = torch.distributed.get_rank(), [], list(range(40 * SHARD))
+def make(share):
+    time.sleep(0.02)
+    made.append(share[0])
+    return {"square": torch.tensor(share) ** 2}
+torch.distributed.barrier()
+for what in ("text embeddings", "latents"):
+    table = Cache(Path(sys.argv[1]) / what, what, "one").table(items, str, make)
+    assert table[items]["square"].tolist() == [n**2 for n in items]
+(Path(sys.argv[1]) / f"{rank}.json").write_text(json.dumps(made))
+"""
+
+
+def rank(number, port, folder):
+    """A real process of two with gloo."""
+    env = os.environ | {"RANK": str(number), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return subprocess.Popen([sys.executable, "-c", RANK, str(folder)], env=env | {"OMP_NUM_THREADS": "1"})
+
+
+def port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def test_two_killed_processes_leave_what_the_next_two_complete_each_file_once(tmp_path):
+    at = port()
+    ranks = [rank(number, at, tmp_path) for number in range(2)]
+    while len(list(tmp_path.glob("*/*.safetensors"))) < 7:
+        assert all(each.poll() is None for each in ranks)
+        time.sleep(0.005)
+    for each in ranks:
+        each.kill()
+        each.wait()
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*.safetensors")}
+    at = port()
+    ranks = [rank(number, at, tmp_path) for number in range(2)]
+    assert [each.wait(timeout=120) for each in ranks] == [0, 0]
+    made = [json.loads((tmp_path / f"{number}.json").read_text()) for number in range(2)]
+    assert all(made) and len(made[0] + made[1]) == 80 - len(kept)
+    assert all(path.stat().st_mtime_ns == at for path, at in kept.items())

@@ -197,7 +197,7 @@ def test_what_is_wrong_with_prompts_is_said_once(tmp_path, content, said):
 
 def test_a_cache_of_other_options_is_refused(pictures, tmp_path):
     opened(pictures, cache=tmp_path / "mine")
-    with pytest.raises(DataError, match="holds text embeddings of .* Delete the folder"):
+    with pytest.raises(DataError, match="holds text embeddings that this run cannot use: .* Delete the folder"):
         opened(pictures, cache=tmp_path / "mine", tokens=5)
 
 
@@ -226,5 +226,5 @@ def test_latents_of_another_autoencoder_are_refused(pictures, pipeline, tmp_path
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(DataError, match="holds latents of .* Delete the folder"):
+    with pytest.raises(DataError, match="holds latents that this run cannot use: .* Delete the folder"):
         opened(pictures, **options)

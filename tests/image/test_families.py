@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -11,13 +12,13 @@ import diffusers
 import pytest
 import torch
 
-from distill.core import DistillError, Rng, Role, Sampler
+from distill.core import DistillError, Rng, Role, Sampler, cfg
 from distill.core.errors import DataError, RecipeError
 from distill.core.paths import Discrete, Flow, Trigonometric
 from distill.core.recipe import Recipe, Resolver, Source
 from distill.core.registry import default_registry
 from distill.core.run import prepare
-from distill.image import prompts, schedulers, toys
+from distill.image import prompts, refused, schedulers, toys
 from distill.image.datasets_captioned import Prompts
 from distill.image.families import FAMILIES, Family, pack, unpack
 from distill.image.pipeline import Decode, LatentImage, Pipeline
@@ -69,17 +70,98 @@ def page():
     return module
 
 
+UNTOLD = ("BriaPipeline", "Kandinsky5T2IPipeline")
+"""Pipelines of flows whose call cannot be told at which times to sample."""
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_is_loaded_sampled_exported_and_draws_the_same_picture(name, saved, tmp_path):
     trial = Trial.of(saved(name))
-    for steps, guidance in ((1, 1.0), (4, trial.guidance)):
+    several = 2 if name in toys.SIZES else 4
+    for steps, guidance in ((1, 1.0), (several, trial.guidance))[: 1 if name in UNTOLD else 2]:
         trial.export(tmp_path / str(steps), steps=steps, guidance=guidance)
         assert trial.difference(tmp_path / str(steps)) < 1e-4
 
 
+@pytest.mark.parametrize("name", UNTOLD)
+def test_a_pipeline_that_cannot_be_told_the_times_says_so(name, saved, tmp_path):
+    with pytest.raises(DistillError, match="cannot be told at which times to sample"):
+        Trial.of(saved(name)).export(tmp_path / "out", steps=4)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["FluxPipeline", "QwenImagePipeline"])
+def test_a_pipeline_with_two_weights_is_told_what_to_guide_away_from(name, saved, tmp_path):
+    trial = Trial.of(saved(name))
+    trial.export(tmp_path / "plain", steps=2)
+    plain = trial.ours()
+    trial.export(tmp_path / "guided", steps=2, guidance=3.0)
+    assert trial.difference(tmp_path / "guided") < 1e-4 and (trial.ours() - plain).abs().max() > 1e-3
+
+
+def test_guidance_restores_what_the_pipelines_own_rule_restores(saved):
+    trial = Trial.of(saved("QwenImagePipeline"))
+    role, cond = Role("teacher", trial.denoiser), trial.builder.encode(PROMPTS)
+    plain, guided = (role.ask(trial.noise(), 0.6, cond, guidance=cfg(w)).value for w in (1.0, 4.0))
+    torch.testing.assert_close(pack(guided).norm(dim=-1), pack(plain).norm(dim=-1))
+    assert not torch.allclose(guided, plain, atol=1e-3)
+
+
+def test_gradient_reaches_every_expert_that_is_asked(saved):
+    trial = Trial.of(saved("HiDreamImagePipeline"), size=8)
+    trial.denoiser.predict(trial.noise(), 0.5, trial.builder.encode(PROMPTS)).value.square().sum().backward()
+    experts = [p for name, p in trial.denoiser.named_parameters() if ".experts." in name]
+    assert experts and all(p.grad is not None and p.grad.any() for p in experts)
+
+
+@pytest.mark.parametrize("name", ["Kandinsky3Pipeline", "Kandinsky5T2IPipeline"])
+def test_a_text_says_the_same_beside_a_longer_one(name, saved):
+    trial = Trial.of(saved(name), size=64)
+    both = trial.builder.encode(["a red cat", "a red cat on a green mat"])
+    with torch.no_grad():
+        together = trial.denoiser.predict(trial.noise(), 0.5, both).value
+        alone = trial.denoiser.predict(trial.noise()[:1], 0.5, {key: value[:1] for key, value in both.items()}).value
+    torch.testing.assert_close(together[:1], alone, atol=1e-4, rtol=1e-3)
+
+
+def text_to_image():
+    """Every pipeline of the installed diffusers whose call reads a prompt, and neither pictures nor films nor sound."""
+    for name in dir(diffusers):
+        kind = getattr(diffusers, name) if name.endswith("Pipeline") and "Modular" not in name else None
+        calls = inspect.signature(kind.__call__).parameters if isinstance(kind, type) else {}
+        if "prompt" in calls and not set(calls) & {*refused.PICTURES, *refused.ELSEWHERE}:
+            yield name
+
+
+def test_every_text_to_image_pipeline_of_diffusers_is_a_family_or_says_why_not():
+    unknown = [name for name in text_to_image() if name not in FAMILIES and refused.why(name) is None]
+    assert not unknown
+
+
+def test_no_family_is_refused():
+    assert not set(refused.others()) & set(FAMILIES) and set(refused.SAMPLERS.values()) <= set(FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("WuerstchenCombinedPipeline", "it is a chain of two diffusion models"),
+        ("StableDiffusionPAGPipeline", "write that name under '_class_name'"),
+        ("WanPipeline", "what it makes is no picture"),
+        ("FluxFillPipeline", "it reads pictures beside the text"),
+    ],
+)
+def test_a_pipeline_that_is_no_family_is_refused_with_its_reason(name, reason, copied):
+    index = json.loads((copied / "model_index.json").read_text())
+    (copied / "model_index.json").write_text(json.dumps(index | {"_class_name": name}))
+    with pytest.raises(DistillError, match=rf"holds a {name}, which cannot be a teacher: .*{reason}") as caught:
+        Pipeline.reads(str(copied))
+    assert len(str(caught.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_hears_every_condition_and_the_time(name, saved):
-    trial = Trial.of(saved(name))
+    trial = Trial.of(saved(name), size=64)
     x, cond = trial.noise(), trial.builder.encode(PROMPTS)
     assert set(cond) == set(trial.denoiser.null)
     with torch.no_grad():
@@ -244,6 +326,16 @@ def lying_offsets(folder):
     weights.write_bytes(weights.read_bytes()[:-1000])
 
 
+def lying_sizes(folder):
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    raw = weights.read_bytes()
+    end = 8 + int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:end])
+    header["conv_in.bias"]["data_offsets"] = [0, 10**9]
+    said = json.dumps(header).encode()
+    weights.write_bytes(len(said).to_bytes(8, "little") + said + raw[end:])
+
+
 def other_shapes(folder):
     config = json.loads((folder / "unet" / "config.json").read_text())
     (folder / "unet" / "config.json").write_text(json.dumps(config | {"block_out_channels": [16, 16]}))
@@ -256,8 +348,9 @@ def no_scheduler(folder):
 SPOILT = {
     without_index: "has no model_index.json, so it is no pipeline that diffusers saved",
     broken_index: "model_index.json cannot be read",
-    lying_header: "spoilt/unet cannot be loaded",
-    lying_offsets: "spoilt/unet cannot be loaded",
+    lying_header: r"unet/diffusion_pytorch_model.safetensors cannot be loaded: .*header.*\. Fetch it again",
+    lying_offsets: r"unet/diffusion_pytorch_model.safetensors cannot be loaded: .*\. Fetch it again",
+    lying_sizes: r"unet/diffusion_pytorch_model.safetensors cannot be loaded: .*\. Fetch it again",
     other_shapes: "spoilt/unet cannot be loaded",
     no_scheduler: "scheduler_config.json cannot be read",
 }

@@ -1,18 +1,14 @@
 """What is slow to make of data, kept on disk: encoded captions, latents, rendered pictures.
 
-A folder with `about.json` and one safetensors file for every few items. A file is named after what it was made of,
-written aside, synced and renamed: a killed process leaves whole files or none, and several processes may fill one
-folder, each from another end, without waiting for each other.
+One safetensors file for every few items, named after what it was made of. `distill.core.folder` says who makes it, and
+what a kill leaves.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,13 +19,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from distill.core.errors import DataError
+from distill.core.folder import Folder
 
 T = TypeVar("T")
 SHARD = 64
 """Items of one file."""
-ABOUT, PART = "about.json", ".part"
-ABANDONED = 3600.0
-"""Seconds after which a file that was written aside belongs to nobody any more."""
 
 
 def home() -> Path:
@@ -56,13 +50,7 @@ class Cache:
 
     def __init__(self, folder: Path | None, what: str, fingerprint: str) -> None:
         self.folder = folder or home() / what.replace(" ", "-") / fingerprint
-        self.what, self.fingerprint = what, fingerprint
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._compare()
-            self._tidy()
-        except OSError as error:
-            raise self._unwritable(error) from error
+        self._files = Folder(self.folder, {"what": what, "fingerprint": fingerprint}, "cache")
 
     def table(
         self,
@@ -78,65 +66,9 @@ class Cache:
             make: named tensors [n, ...] of n items.
         """
         shares = [items[start : start + SHARD] for start in range(0, len(items), SHARD)]
-        files = [self.folder / f"{digest(*map(key, share))}.safetensors" for share in shares]
-        for place in _own_end(len(shares)):
-            if not files[place].exists():
-                self._put(files[place], save({k: v.contiguous() for k, v in make(shares[place]).items()}))
-        return Table(files, len(items))
-
-    def _compare(self) -> None:
-        about = self.folder / ABOUT
-        mine = {"what": self.what, "fingerprint": self.fingerprint}
-        if not about.exists():
-            if any(path.name[0] != "." for path in self.folder.iterdir()):
-                raise DataError(f"{self.folder} holds other things than a cache: choose an empty folder for 'cache:'")
-            self._put(about, json.dumps(mine).encode())
-        if (theirs := _facts(about)) != mine:
-            raise DataError(
-                f"the cache {self.folder} holds {theirs.get('what')} of {theirs.get('fingerprint')}, and this run "
-                f"needs {self.what} of {self.fingerprint}: the weights or options that made them are others. "
-                "Delete the folder, or give another one under 'cache:'."
-            )
-
-    def _tidy(self) -> None:
-        """Delete what a killed process left aside."""
-        for path in self.folder.glob(f".*{PART}"):
-            with suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > ABANDONED:
-                    path.unlink()
-
-    def _put(self, path: Path, content: bytes) -> None:
-        aside = path.with_name(f".{path.name}.{os.getpid()}{PART}")
-        try:
-            with aside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        except OSError as error:
-            aside.unlink(missing_ok=True)
-            raise self._unwritable(error) from error
-
-    def _unwritable(self, error: OSError) -> DataError:
-        return DataError(
-            f"the cache {self.folder} cannot be written: {error.strerror or error}. What it held is untouched; free "
-            "some space, or give another folder under 'cache:'."
-        )
-
-
-def _own_end(count: int) -> list[int]:
-    """All places, from another start for each of the processes that share a launch."""
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    start = rank * count // world
-    return [*range(start, count), *range(start)]
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except ValueError:
-        found = None
-    return found if isinstance(found, dict) else {"what": "something unreadable", "fingerprint": "unknown origin"}
+        names = [f"{digest(*map(key, share))}.safetensors" for share in shares]
+        self._files.fill(names, lambda place: save({k: v.contiguous() for k, v in make(shares[place]).items()}))
+        return Table([self.folder / name for name in names], len(items))
 
 
 class Table:

@@ -49,12 +49,16 @@ def opened(file: Path | BinaryIO, name: str) -> Any:
     Raises:
         DataError: it is none, or too small to show anything.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(file) as found:
             found.load()
             upright = ImageOps.exif_transpose(found)
+    except UnidentifiedImageError as error:  # whose own words name an object in memory
+        raise DataError(
+            f"{name} is not a readable picture: its first bytes are those of none. Mend or remove it."
+        ) from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{name} is not a readable picture: {error}. Mend or remove it.") from error
     if min(upright.size) < SMALLEST:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from distill.core import DataSource
-from distill.core.data import Grouped
+from distill.core.data import Grouped, Worded
 from distill.core.errors import DataError
 from distill.image.cache import Cache, Table, digest
 from distill.image.captions import Encoder, checked, encoder_of
@@ -46,7 +46,7 @@ class Item:
     read: Callable[[], bytes]
 
 
-class Captioned(Grouped):
+class Captioned(Grouped, Worded):
     """Captioned pictures, each in the bucket that fits it best; conditions and latents come from caches."""
 
     def __init__(
@@ -54,6 +54,10 @@ class Captioned(Grouped):
     ) -> None:
         self.items, self.sizes, self.conditions, self.latents = items, sizes, conditions, latents
         self._rank = {size: rank for rank, size in enumerate(sorted(set(sizes)))}
+
+    @property
+    def captions(self) -> Sequence[str]:
+        return self.conditions.captions
 
     @property
     def groups(self) -> Sequence[int]:
@@ -83,7 +87,7 @@ class Conditions:
 
     def __init__(self, captions: Sequence[str], encoder: Encoder, folder: Path | None) -> None:
         unique = {caption: place for place, caption in enumerate(dict.fromkeys(captions))}
-        self.places = [unique[caption] for caption in captions]
+        self.captions, self.places = list(captions), [unique[caption] for caption in captions]
         cache = Cache(folder / "text" if folder else None, "text embeddings", encoder.fingerprint)
         self.table: Table = cache.table(list(unique), str, partial(_halved, encoder))
 
@@ -418,11 +422,15 @@ def _prompt(line: str) -> str:
     return str(found["text"]) if isinstance(found, dict) and "text" in found else line
 
 
-class Prompted(Dataset[Any]):
+class Prompted(Worded):
     """Conditions without pictures."""
 
     def __init__(self, conditions: Conditions) -> None:
         self.conditions = conditions
+
+    @property
+    def captions(self) -> Sequence[str]:
+        return self.conditions.captions
 
     def __len__(self) -> int:
         return len(self.conditions.places)

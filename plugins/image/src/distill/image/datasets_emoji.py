@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from distill.core import DataSource
+from distill.core.data import Worded
 from distill.core.errors import DataError
 from distill.image.cache import Cache, digest
 from distill.image.captions import ENCODERS, EncoderName
@@ -29,11 +30,15 @@ PLACE = re.compile("[\U0001f1e6-\U0001f1ff]|\U0001f3f4[\U000e0020-\U000e007f]")
 """How the flags of countries and regions begin, whose names are those of the places alone."""
 
 
-class Captioned(Dataset[Any]):
+class Captioned(Worded):
     """Pictures in bytes [N, C, H, W], with the captions that some rows of conditions hold."""
 
     def __init__(self, pictures: Tensor, rows: Tensor, conditions: Conditions) -> None:
         self.pictures, self.rows, self.conditions = pictures, rows, conditions
+
+    @property
+    def captions(self) -> Sequence[str]:
+        return [self.conditions.captions[row] for row in self.rows.tolist()]
 
     def __len__(self) -> int:
         return len(self.pictures)

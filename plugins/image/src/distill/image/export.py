@@ -45,6 +45,9 @@ class Student:
             names = ", ".join(denoiser.scalars)
             raise DistillError(f"diffusers has no place for the inputs {names}: train without them to export")
         network, sampler = denoiser.network, outcome.sampler
+        if isinstance(denoiser.path, Flow) and "sigmas" not in inspect.signature(builder.pipeline.__call__).parameters:
+            # times in thousandths are told as they are, without the scheduler's shift
+            sampler = sampler.model_copy(update={"times": sampler.grid_for(denoiser.path)[:-1]})
         if not isinstance(network, Retimed):
             return cls(builder, outcome, denoiser, denoiser.path, denoiser.kind, sampler)
         angles = torch.tensor(sampler.grid_for(denoiser.path)[:-1], dtype=torch.float64)
@@ -59,14 +62,19 @@ class Student:
     @cached_property
     def scheduler(self) -> Any:
         """The scheduler that moves as the student's sampler does."""
-        return schedulers.scheduler(self.path, self.kind, self.sampler)
+        return schedulers.scheduler(
+            self.path, self.kind, self.sampler, variance=self.builder.family.variance, scaled=self.builder.family.scaled
+        )
 
     def call(self) -> dict[str, Any]:
         """Arguments of the pipeline's call with which it samples as the student does."""
         family, calls = self.builder.family, inspect.signature(self.builder.pipeline.__call__).parameters
-        argument = "sigmas" if isinstance(self.path, Flow) else "timesteps"
+        argument = "sigmas" if isinstance(self.path, Flow) and "sigmas" in calls else "timesteps"
         values = schedulers.times(self.path, self.sampler)
-        told = argument in calls and argument in inspect.signature(self.scheduler.set_timesteps).parameters
+        values = [1000 * t for t in values] if isinstance(self.path, Flow) and argument == "timesteps" else values
+        told = (
+            family.told and argument in calls and argument in inspect.signature(self.scheduler.set_timesteps).parameters
+        )
         if not told and not schedulers.even(self.path, self.sampler):
             raise DistillError(
                 f"{self.builder.pipeline.__name__} cannot be told at which times to sample, and the student's are "
@@ -83,17 +91,18 @@ class Student:
         assert isinstance(self.denoiser.shape, tuple)
         return self.denoiser.shape[1], self.denoiser.shape[2]
 
-    def _guidance(self, calls: Mapping[str, Any]) -> dict[str, float]:
+    def _guidance(self, calls: Mapping[str, Any]) -> dict[str, Any]:
         family, sampler = self.builder.family, self.sampler
         odd = {"interval": sampler.interval, "a negative condition": sampler.negative, "extra inputs": sampler.scalars,
                "a free first step": sampler.free_first, "an end above 0": sampler.end}  # fmt: skip
-        odd |= {"guidance that its pipeline would rescale": family.rescales and sampler.guidance != 1}
         odd |= {"rescaled guidance": sampler.rescale and "guidance_rescale" not in calls}
         if said := ", ".join(name for name, value in odd.items() if value):
             raise DistillError(f"{self.builder.pipeline.__name__} cannot sample with {said}: export to safetensors")
         fed = {family.embedded: self._fed} if family.embedded and self._fed is not None else {}
         rescale = {"guidance_rescale": sampler.rescale} if sampler.rescale else {}
-        return {family.cfg: sampler.guidance - family.cfg_offset, **rescale, **fed}
+        # a pipeline with two weights guides only where it is given something to guide away from
+        null = {"negative_prompt": ""} if family.cfg == "true_cfg_scale" and sampler.guidance != 1 else {}
+        return {family.cfg: sampler.guidance - family.cfg_offset, **rescale, **fed, **null}
 
     @property
     def _fed(self) -> float | None:

@@ -15,10 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from distill.image import schedulers
 from distill.image.asked import Setting
 
 Conditions = Mapping[str, Any]
 Arguments = dict[str, Any]
+Ask = Callable[..., Tensor]
+"""How a network is called: `ask(family, net, x, t, cond, setting)`."""
 
 
 def _plain(t: Tensor) -> Tensor:
@@ -48,6 +51,7 @@ class Family:
         network: the folder of the network, and the pipeline's name for it.
         time: what the network is fed for a native time (thousandths, or entries of the table of betas).
         time_argument: its name for that.
+        channels: what its config calls the number of channels that it takes.
         sign: factor of the output, −1 where it says minus the velocity.
         patch: where positive, patches of so many latents a side are tokens of one sequence.
         fold: latents of the decoder per side of one of the network's.
@@ -57,11 +61,17 @@ class Family:
         encode: how prompts are encoded where `encode_prompt` has to be called more than once.
         decoder: the folder of the decoder; none in pixel space.
         decode: latents to pictures, and `code` pictures to latents, for a decoder.
+        laid: latents [B, C, H, W] as the pipeline's call takes them; packed, where patches are 2×2, if None.
         cfg: what the pipeline calls the weight of classifier-free guidance.
         cfg_offset: w minus that weight.
-        rescales: whether its guidance rescales what it combines, so that only w = 1 means the same here.
+        restore: what its guidance does to what it combined, given what it says with the condition.
         embedded: what it calls the weight that a guidance-distilled network is fed.
+        kept: parts that the pipeline cannot be made without, be it for text alone.
+        variance: whether the pipeline takes a learnt variance off itself, by its scheduler's word.
+        told: whether its call can be told at which times to sample.
+        scaled: whether it lets its scheduler scale what the network gets.
         options: what its call needs besides, to do nothing on its own account.
+        shift: timestep shift of the pipeline's own sampler, from its scheduler's config and the number of patches.
         side: latents per side where neither recipe nor network says it.
         taps: modules whose outputs serve a discriminator; `{}` is the middle of a list.
         sites: modules whose output an extra scalar input is added to.
@@ -72,21 +82,28 @@ class Family:
     network: str = "transformer"
     time: Callable[[Tensor], Tensor] = _plain
     time_argument: str = "timestep"
+    channels: str = "in_channels"
     sign: int = 1
     patch: int = 0
     fold: int = 1
     extra: Callable[[Any, Tensor, Conditions, Setting], Arguments] = _nothing
-    ask: Callable[..., Tensor] | None = None
+    ask: Ask | None = None
     ragged: bool = False
     encode: Callable[..., Mapping[str, Any]] | None = None
     decoder: str = "vae"
     decode: Callable[[Any, Tensor], Tensor] = field(default_factory=lambda: scaled)
     code: Callable[[Any, Tensor], Tensor] = field(default_factory=lambda: unscaled)
+    laid: Callable[[Tensor], Tensor] | None = None
     cfg: str = "guidance_scale"
     cfg_offset: float = 0.0
-    rescales: bool = False
+    restore: Callable[[Tensor, Tensor], Tensor] | None = None
     embedded: str = ""
+    kept: tuple[str, ...] = ()
+    variance: bool = False
+    told: bool = True
+    scaled: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
+    shift: Callable[[Mapping[str, Any], int], float] = schedulers.shift
     side: int = 128
     taps: tuple[str, ...] = ("transformer_blocks.{}",)
     sites: tuple[str, ...] = ()
@@ -153,6 +170,21 @@ def one_frame(vae: Any, z: Tensor) -> Tensor:
     return vae.decode(z * std + mean, return_dict=False)[0][:, :, 0]
 
 
+def scaled_only(vae: Any, z: Tensor) -> Tensor:
+    """Pictures of latents of unit scale, by a pipeline that leaves its decoder's shift out."""
+    return vae.decode(z / vae.config.scaling_factor, return_dict=False)[0]
+
+
+def of_scaled_only(vae: Any, pictures: Tensor) -> Tensor:
+    """Such latents of pictures."""
+    return _encoded(vae, pictures) * vae.config.scaling_factor
+
+
+def unscaled_codes(vae: Any, z: Tensor) -> Tensor:
+    """Pictures of what an encoder says, as it says it, before it is quantised."""
+    return vae.decode(z, force_not_quantize=True, return_dict=False)[0]
+
+
 def of_one_frame(vae: Any, pictures: Tensor) -> Tensor:
     """Latents of pictures by an encoder of videos."""
     z = _encoded(vae, pictures[:, :, None])
@@ -217,6 +249,10 @@ def _flux(net: Any, x: Tensor, cond: Conditions, setting: Setting) -> Arguments:
     return _positions(x, cond) | {"guidance": _embedded(net, x, setting)}
 
 
+def _bria(net: Any, x: Tensor, cond: Conditions, setting: Setting) -> Arguments:
+    return _positions(x, cond)
+
+
 def _qwen(net: Any, x: Tensor, cond: Conditions, setting: Setting) -> Arguments:
     shape = (1, x.shape[2] // 2, x.shape[3] // 2)
     return {"img_shapes": [[shape]] * len(x), "guidance": _embedded(net, x, setting)}
@@ -243,7 +279,8 @@ def _klein(net: Any, x: Tensor, cond: Conditions, setting: Setting) -> Arguments
     text = torch.cartesian_prod(*ones, torch.arange(cond["text"].shape[1]))
     places = torch.cartesian_prod(ones[0], torch.arange(x.shape[2]), torch.arange(x.shape[3]), ones[0])
     ids = {"txt_ids": text, "img_ids": places}
-    return {name: value.to(x).expand(len(x), -1, -1) for name, value in ids.items()} | {"guidance": None}
+    said = {name: value.to(x).expand(len(x), -1, -1) for name, value in ids.items()}
+    return said | {"guidance": _embedded(net, x, setting)}
 
 
 def _hunyuan(net: Any, x: Tensor, cond: Conditions, setting: Setting) -> Arguments:
@@ -260,6 +297,19 @@ def _hunyuan(net: Any, x: Tensor, cond: Conditions, setting: Setting) -> Argumen
     }  # fmt: skip
 
 
+# ---------------------------------------------------------------- guidance rules
+
+
+def _row_norms(guided: Tensor, plain: Tensor) -> Tensor:
+    """What was combined, with the norm of each last axis that the conditional output has."""
+    return guided * (plain.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True))
+
+
+def _patch_norms(guided: Tensor, plain: Tensor) -> Tensor:
+    """The same patch by patch, over their channels and 2×2 places."""
+    return unpack(_row_norms(pack(guided), pack(plain)), guided)
+
+
 # ---------------------------------------------------------------- calls and encoders of their own
 
 
@@ -267,6 +317,62 @@ def _ask_zimage(family: Family, net: Any, x: Tensor, t: Tensor, cond: Conditions
     text = [row[mask.bool()] for row, mask in zip(cond["text"], cond["mask"], strict=True)]
     said = net(list(x[:, :, None].unbind()), family.time(t), text, return_dict=False)[0]
     return torch.stack(said)[:, :, 0]
+
+
+def _ask_hidream(family: Family, net: Any, x: Tensor, t: Tensor, cond: Conditions, setting: Setting) -> Tensor:
+    """In training its experts let gradient through, and the network itself gives out patches."""
+    net.train()
+    net.training = False
+    return ask(family, net, x, t, cond, setting)
+
+
+def _by_length(inner: Ask, beyond: int = 0) -> Ask:
+    """Texts of one length at a time, for a network that takes no mask, or does not heed it everywhere.
+
+    It gets so many tokens `beyond` a text's own; a text without any is given whole.
+    """
+
+    def by_length(family: Family, net: Any, x: Tensor, t: Tensor, cond: Conditions, setting: Setting) -> Tensor:
+        lengths, said = cond["mask"].sum(1).long(), torch.empty_like(x)
+        for length in sorted(set(lengths.tolist())):
+            rows = (lengths == length).nonzero().flatten()
+            own = {name: value[rows] for name, value in cond.items()}
+            end = length + beyond if length else None
+            own |= {name: own[name][:, :end] for name in ("text", "mask")}
+            said = said.index_copy(0, rows, inner(family, net, x[rows], t[rows], own, setting))
+        return said
+
+    return by_length
+
+
+def _ask_kandinsky5(family: Family, net: Any, x: Tensor, t: Tensor, cond: Conditions, setting: Setting) -> Tensor:
+    places = [torch.arange(n, device=x.device) for n in (1, x.shape[2] // 2, x.shape[3] // 2)]
+    frames = net(
+        hidden_states=framed(x), encoder_hidden_states=cond["text"], timestep=t, pooled_projections=cond["pooled"],
+        visual_rope_pos=places, text_rope_pos=torch.arange(cond["text"].shape[1], device=x.device), return_dict=False,
+    )  # fmt: skip
+    said: Tensor = frames[:, 0].movedim(-1, 1)
+    return said
+
+
+def framed(x: Tensor) -> Tensor:
+    """Latents [B, C, H, W] as films of one frame, channels last: [B, 1, H, W, C]."""
+    return x.movedim(1, -1)[:, None]
+
+
+def _encode_hidream(call: Callable[..., Any], pipe: Any) -> Mapping[str, Any]:
+    names = ("text", "-text", "llama", "-llama", "pooled", "-pooled")
+    said = dict(zip(names, call(dtype=torch.float32), strict=True))
+    return said | {name: said[name].transpose(0, 1) for name in ("llama", "-llama")}  # layers came first
+
+
+def _hidream(net: Any, x: Tensor, cond: Conditions, setting: Setting) -> Arguments:
+    return {"encoder_hidden_states_llama3": cond["llama"].transpose(0, 1)}
+
+
+def _largest(config: Mapping[str, Any], patches: int) -> float:
+    """The shift of the largest picture, whatever the size."""
+    return schedulers.shift(config, 4096)
 
 
 def _encode_hunyuan(call: Callable[..., Any], pipe: Any) -> Mapping[str, Any]:
@@ -304,7 +410,7 @@ FAMILIES: dict[str, Family] = {
     "SanaPipeline": Family(BOTH_MASKED, MASKED, options=WHOLE, side=32),
     "QwenImagePipeline": Family(
         ("text", "mask"), MASKED | {"mask": "encoder_hidden_states_mask"}, time=_fraction, patch=2, extra=_qwen,
-        ragged=True, decode=one_frame, code=of_one_frame, cfg="true_cfg_scale", rescales=True,
+        ragged=True, decode=one_frame, code=of_one_frame, cfg="true_cfg_scale", restore=_patch_norms,
         embedded="guidance_scale",
     ),
     "ZImagePipeline": Family(
@@ -319,7 +425,7 @@ FAMILIES: dict[str, Family] = {
         ("text", "", "-text", ""), time=_fraction, taps=("single_transformer_blocks.{}",), side=64
     ),
     "Lumina2Pipeline": Family(
-        BOTH_MASKED, MASKED, time=_reversed, sign=-1, options={"cfg_normalization": False}, taps=("layers.{}",)
+        BOTH_MASKED, MASKED, time=_reversed, sign=-1, restore=_row_norms, taps=("layers.{}",)
     ),
     "ChromaPipeline": Family(
         ("text", "", "mask", "-text", "", "-mask"), time=_fraction, patch=2, extra=_chroma
@@ -329,5 +435,24 @@ FAMILIES: dict[str, Family] = {
         ("text", ""), time=_fraction, patch=1, fold=2, extra=_klein, decode=folded, code=of_folded, side=64
     ),
     "CogView3PlusPipeline": Family(BOTH, extra=_cogview),
+    "Flux2Pipeline": Family(
+        ("text", ""), time=_fraction, patch=1, fold=2, extra=_klein, decode=folded, code=of_folded, side=64,
+        embedded="guidance_scale",
+    ),
+    "HiDreamImagePipeline": Family(
+        (), {"text": "encoder_hidden_states_t5", "pooled": "pooled_embeds"}, time_argument="timesteps", sign=-1,
+        extra=_hidream, ask=_ask_hidream, encode=_encode_hidream, shift=_largest, taps=("single_stream_blocks.{}",),
+    ),
+    "Kandinsky3Pipeline": Family(
+        ("text", "-text", "mask", "-mask"), MASKED, network="unet", ask=_by_length(ask, 1), decoder="movq",
+        decode=unscaled_codes, code=_encoded, cfg_offset=1.0, scaled=False, taps=("down_blocks.{}",),
+        sites=("time_embedding",),
+    ),
+    "Kandinsky5T2IPipeline": Family(
+        ("text", "pooled", ""), channels="in_visual_dim", ask=_by_length(_ask_kandinsky5), ragged=True,
+        decode=scaled_only, code=of_scaled_only, laid=framed, taps=("visual_transformer_blocks.{}",),
+    ),
+    "BriaPipeline": Family(("text", "-text", ""), patch=2, extra=_bria, kept=("transformer", "vae"), told=False),
+    "IFPipeline": Family(BOTH, network="unet", decoder="", variance=True, taps=UNET, sites=("time_embedding",)),
 }  # fmt: skip
 """The families that this package knows, by the name of their pipeline."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import PositiveInt
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from distill.core import Builder, Denoiser, DistillError, Lens, Modality, Sampler, State
@@ -24,6 +24,7 @@ from distill.image.asked import Asked, Setting, retimed
 from distill.image.families import FAMILIES, Family
 from distill.image.modality import Image
 from distill.image.prompts import Encoder, quiet
+from distill.image.refused import why
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -90,6 +91,7 @@ class Pipeline(Builder):
         denoiser = Denoiser(
             asked, path, kind, shape=self._shape(net.config), null=null,
             taps=[f"net.{tap}" for tap in _taps(family, net)], scalar_sites=[f"net.{site}" for site in family.sites],
+            restore=family.restore,
         )  # fmt: skip
         return retimed(denoiser, Trigonometric()) if self.path else denoiser
 
@@ -114,7 +116,7 @@ class Pipeline(Builder):
         default = 1.0 if self.index.get("is_distilled") else calls[family.cfg].default + family.cfg_offset
         plain = default if self.guidance is None else self.guidance
         steps = self.steps or calls["num_inference_steps"].default
-        grid = Grid(shift=1.0 if self.path else schedulers.shift(self._scheduler(), self._patches()))
+        grid = Grid(shift=1.0 if self.path else family.shift(self._scheduler(), self._patches()))
         return Sampler(steps=steps, grid=grid, solver=DDIM(), guidance=1.0 if self._is_fed() else plain)
 
     def _is_fed(self) -> bool:
@@ -160,7 +162,7 @@ class Pipeline(Builder):
         return (side[0], side[1]) if isinstance(side, list | tuple) else (side, side)
 
     def _shape(self, config: Mapping[str, Any]) -> tuple[int, ...]:
-        return (config["in_channels"] // max(1, self.family.patch) ** 2, *self._side(config))
+        return (config[self.family.channels] // max(1, self.family.patch) ** 2, *self._side(config))
 
     def _patches(self) -> int:
         """Patches of 2×2 latents in a picture: what dynamic shifts of the time are counted in."""
@@ -226,6 +228,8 @@ def _json(path: Path, *keys: str) -> dict[str, Any]:
 def _family(reader: type[Pipeline], folder: Path) -> Family:
     name = str(_index(folder)["_class_name"])
     if name not in reader.families:
+        if reason := why(name):
+            raise DistillError(f"{folder} holds a {name}, which cannot be a teacher: {reason} (docs/families.md)")
         raise DistillError(
             f"{folder} holds a {name}, and the families that can be read are {', '.join(sorted(reader.families))}. A "
             "plugin adds one with a denoiser of its own: a subclass of distill.image.pipeline.Pipeline whose "
@@ -249,8 +253,19 @@ def _loaded(kind: Any, folder: Path, part: str, **options: Any) -> Any:
         with quiet():
             return kind.from_pretrained(folder, subfolder=part, use_safetensors=True, local_files_only=True, **options)
     except (AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DistillError(f"{folder / part} cannot be loaded: {reason}. Fetch it again.") from error
+        what, reason = _damaged(folder / part) or (folder / part, str(error).strip().splitlines()[0].rstrip("."))
+        raise DistillError(f"{what} cannot be loaded: {reason}. Fetch it again.") from error
+
+
+def _damaged(folder: Path) -> tuple[Path, str] | None:
+    """The first weights of a folder whose header is not true of what follows it, and what is wrong with it."""
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt"):
+                continue
+        except (OSError, SafetensorError) as error:
+            return path, str(error)
+    return None
 
 
 def _taps(family: Family, net: Any) -> list[str]:

@@ -36,7 +36,17 @@ def distill_denoisers() -> Sequence[Component]:
             },
         ),
         *_image("pipeline", {"pipeline": ("Pipeline", "Any text-to-image pipeline of diffusers, from its folder")}),
-        *_image("teachers", {"digits-teacher": ("DigitsTeacher", "A small trained DiT: 8x8 handwritten digits")}),
+        *_image(
+            "oracles",
+            {"agreement-oracle": ("AgreementOracle", "Scores pictures by how well they show what was asked for")},
+        ),
+        *_image(
+            "teachers",
+            {
+                "digits-teacher": ("DigitsTeacher", "A small trained DiT: 8x8 handwritten digits"),
+                "emoji-teacher": ("EmojiTeacher", "A small trained PixArt: 32x32 emoji from prompts"),
+            },
+        ),
     ]
 
 
@@ -76,15 +86,34 @@ def distill_metrics() -> Sequence[Component]:
     return _image(
         "metrics",
         {
-            "frechet": ("Frechet", "Frechet distance in a small network's features; lower is better"),
+            "frechet": ("Frechet", "Frechet distance in a network's features; lower is better"),
+            "kernel": ("Kernel", "Kernel distance (KID) of subsets, mean and deviation; lower is better"),
             "recall": ("Recall", "Share of real pictures within the samples' manifold; higher is better"),
             "precision": (
                 "Precision",
                 "Share of samples within the real pictures' manifold; higher is better",
             ),
+            "density": ("Density", "Real pictures around a sample, over those expected; higher is better"),
+            "coverage": ("Coverage", "Share of real pictures with a sample beside them; higher is better"),
+            "diversity": ("Diversity", "Mean distance between samples, or those of one prompt; higher is better"),
+            "reference-distance": ("ReferenceDistance", "Mean distance to the nearest real picture; lower is better"),
+            "agreement": ("Agreement", "How well samples show what was asked for; higher is better"),
             "label-accuracy": (
                 "LabelAccuracy",
                 "Share of samples that show the label asked for; higher is better",
             ),
         },
     )
+
+
+@hookimpl
+def distill_methods() -> Sequence[Component]:
+    return [
+        Component(
+            name="sfd-text-to-image",
+            summary="SFD, measured on a text-to-image teacher and prompts",
+            target="distill.methods.papers.sfd:SFD",
+            paper="2409.19681",
+            claim="distill.image.claims.sfd_text_to_image:claim",
+        )
+    ]

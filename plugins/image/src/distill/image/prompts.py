@@ -74,7 +74,11 @@ class Encoder:
         """The pipeline without what text does not need."""
         spared = (self.family.network, self.family.decoder, "safety_checker", "feature_extractor", "image_encoder")
         known = inspect.signature(self.pipeline.__init__).parameters
-        pipe = load(self.pipeline, self.folder, **{name: None for name in spared if name in known})
+        pipe = load(
+            self.pipeline,
+            self.folder,
+            **{name: None for name in spared if name in known and name not in self.family.kept},
+        )
         return pipe.to("cuda") if torch.cuda.is_available() else pipe
 
     @torch.no_grad()

@@ -81,10 +81,13 @@ def write(path: GaussianPath, kind: str, sampler: Sampler, folder: Path) -> None
     scheduler(path, kind, sampler).save_pretrained(folder)
 
 
-def scheduler(path: GaussianPath, kind: str, sampler: Sampler) -> Any:
+def scheduler(
+    path: GaussianPath, kind: str, sampler: Sampler, *, variance: bool = False, scaled: bool = True
+) -> Any:  # fmt: skip
     """diffusers' scheduler for a student: one that re-noises, or a deterministic one.
 
-    The times are not part of it: they go with the call, as `timesteps` or `sigmas` (`times`).
+    The times are not part of it: they go with the call, as `timesteps` or `sigmas` (`times`). With `variance` it says
+    that a network's learnt variance is not its own to use; without `scaled` the network gets states as they are.
     """
     if isinstance(path, Flow):
         return _flow(sampler)
@@ -93,7 +96,7 @@ def scheduler(path: GaussianPath, kind: str, sampler: Sampler) -> Any:
     said = {ours: theirs for theirs, ours in KINDS.items()}.get(kind)
     if said is None:
         raise DistillError(f"diffusers has no scheduler for predictions of kind {kind} here: export to safetensors")
-    return _discrete(path, said, sampler)
+    return _discrete(path, said, sampler, variance, scaled)
 
 
 def renoises(path: GaussianPath, sampler: Sampler) -> bool:
@@ -117,7 +120,7 @@ def _flow(sampler: Sampler) -> Any:
     return kind(shift=1.0 if sampler.times else sampler.grid.shift, stochastic_sampling=renoises(Flow(), sampler))
 
 
-def _discrete(path: Discrete, said: str, sampler: Sampler) -> Any:
+def _discrete(path: Discrete, said: str, sampler: Sampler, variance: bool, scaled: bool) -> Any:
     import diffusers
 
     bars = torch.tensor((1.0, *path.alphas_cumprod), dtype=torch.float64)
@@ -127,8 +130,12 @@ def _discrete(path: Discrete, said: str, sampler: Sampler) -> Any:
     }  # fmt: skip
     kind: Any
     own: dict[str, Any]
+    if variance and renoises(path, sampler):
+        raise DistillError("diffusers has no scheduler that re-noises beside a learnt variance: export to safetensors")
     if renoises(path, sampler):  # the boundary condition of its own that this scheduler has is switched off
         kind, own = diffusers.LCMScheduler, {"timestep_scaling": 1e6, "clip_sample": False}
+    elif variance or not scaled:  # of first order it steps as DDIM does
+        kind, own = diffusers.DPMSolverMultistepScheduler, {"timestep_spacing": "trailing", "solver_order": 1}
     elif bars[-1] < ZERO_SNR:  # Euler's σ/α would be too large for single precision
         kind, own = diffusers.DDIMScheduler, {"timestep_spacing": "trailing", "clip_sample": False}
     else:

@@ -23,6 +23,8 @@ SMALL: dict[str, Any] = {
 """Sizes of a language model."""
 SIZE = 64
 """Pixels per side of a toy's pictures."""
+SIZES = {"HiDreamImagePipeline": 128, "Kandinsky5T2IPipeline": 128}
+"""The same of pipelines that know one size only."""
 LINEAR: dict[str, Any] = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 
 
@@ -115,6 +117,11 @@ def kl(channels: int = 4, **options: Any) -> Any:
            "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
            "layers_per_block": 1, "sample_size": 64, "shift_factor": 0.1} | options,
     )  # fmt: skip
+
+
+def flat_kl() -> Any:
+    """An autoencoder that keeps a picture's size."""
+    return kl(block_out_channels=(8,), down_block_types=("DownEncoderBlock2D",), up_block_types=("UpDecoderBlock2D",))
 
 
 def flow(**options: Any) -> Any:
@@ -340,6 +347,78 @@ def _klein() -> dict[str, Any]:
             "tokenizer": tokenizer(), "scheduler": flow(use_dynamic_shifting=True)}  # fmt: skip
 
 
+def _flux2() -> dict[str, Any]:
+    import transformers
+
+    config = transformers.Mistral3Config(
+        text_config=transformers.MistralConfig(**(SMALL | {"num_hidden_layers": 31})),
+        vision_config=transformers.PixtralVisionConfig(
+            hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+        ),
+    )
+    net = network(
+        "Flux2Transformer2DModel", in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
+        num_attention_heads=2, joint_attention_dim=48, axes_dims_rope=(4, 4, 4, 4), timestep_guidance_channels=16,
+    )  # fmt: skip
+    encoder = transformers.Mistral3ForConditionalGeneration(config).eval()
+    return _klein() | {"transformer": net, "text_encoder": encoder}
+
+
+def _hidream() -> dict[str, Any]:
+    net = network(
+        "HiDreamImageTransformer2DModel", patch_size=2, in_channels=4, out_channels=4, num_layers=1,
+        num_single_layers=1, attention_head_dim=8, num_attention_heads=2, caption_channels=[16, 16], text_emb_dim=32,
+        axes_dims_rope=(4, 2, 2), llama_layers=[0, 1],
+    )  # fmt: skip
+    clips = {name: clip(projection=True, max_position_embeddings=248) for name in ("text_encoder", "text_encoder_2")}
+    return {
+        "transformer": net, **clips, "tokenizer": clip_tokenizer(), "tokenizer_2": clip_tokenizer(),
+        "vae": flat_kl(),
+        "text_encoder_3": t5(), "tokenizer_3": tokenizer(), "text_encoder_4": language("LlamaForCausalLM"),
+        "tokenizer_4": tokenizer(), "scheduler": flow(shift=3.0),
+    }  # fmt: skip
+
+
+def _kandinsky3() -> dict[str, Any]:
+    net = network(
+        "Kandinsky3UNet", time_embedding_dim=16, groups=4, attention_head_dim=8, layers_per_block=2,
+        block_out_channels=(8, 16, 32, 64), cross_attention_dim=16, encoder_hid_dim=16,
+    )  # fmt: skip
+    movq = network(
+        "VQModel", block_out_channels=(8, 8, 8, 8), norm_num_groups=4, latent_channels=4, vq_embed_dim=4,
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, num_vq_embeddings=8,
+    )  # fmt: skip
+    return {"unet": net, "movq": movq, "text_encoder": t5(), "tokenizer": tokenizer(), "scheduler": ddpm()}
+
+
+def _kandinsky5() -> dict[str, Any]:
+    net = network(
+        "Kandinsky5Transformer3DModel", in_text_dim=16, in_text_dim2=16, time_dim=8, model_dim=16, ff_dim=16,
+        num_text_blocks=1, num_visual_blocks=2, axes_dims=(2, 2, 4),
+    )  # fmt: skip
+    return _qwen() | {
+        "transformer": net, "vae": flat_kl(), "text_encoder_2": clip(), "tokenizer_2": clip_tokenizer(),
+        "scheduler": flow(shift=3.0),
+    }  # fmt: skip
+
+
+def _bria() -> dict[str, Any]:
+    net = network(
+        "BriaTransformer2DModel", in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
+        num_attention_heads=2, joint_attention_dim=16, axes_dims_rope=[4, 4, 8],
+    )  # fmt: skip
+    return {"transformer": net, "vae": kl(), "text_encoder": t5(), "tokenizer": tokenizer(),
+            "scheduler": flow(use_dynamic_shifting=True)}  # fmt: skip
+
+
+def _deepfloyd() -> dict[str, Any]:
+    return {
+        "unet": _unet(in_channels=3, out_channels=6), "text_encoder": t5(), "tokenizer": tokenizer(),
+        "scheduler": ddpm("DDPMScheduler", variance_type="learned_range"), "safety_checker": None,
+        "feature_extractor": None, "watermarker": None, "requires_safety_checker": False,
+    }  # fmt: skip
+
+
 TOYS: dict[str, Callable[[], dict[str, Any]]] = {
     "StableDiffusionPipeline": _stable_diffusion,
     "StableDiffusionXLPipeline": _xl,
@@ -357,5 +436,11 @@ TOYS: dict[str, Callable[[], dict[str, Any]]] = {
     "OvisImagePipeline": _ovis,
     "Flux2KleinPipeline": _klein,
     "CogView3PlusPipeline": _cogview3,
+    "Flux2Pipeline": _flux2,
+    "HiDreamImagePipeline": _hidream,
+    "Kandinsky3Pipeline": _kandinsky3,
+    "Kandinsky5T2IPipeline": _kandinsky5,
+    "BriaPipeline": _bria,
+    "IFPipeline": _deepfloyd,
 }
 """Parts of a toy pipeline, by the family's name."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from distill.core import Denoiser, Rng, Role, Sampler, Samples
@@ -14,7 +16,7 @@ from distill.core.contracts import Outcome
 from distill.image.families import pack
 from distill.image.pipeline import Pipeline
 from distill.image.prompts import quiet
-from distill.image.toys import SIZE
+from distill.image.toys import SIZE, SIZES
 
 PROMPTS = ("a red cat", "a big dog")
 """Of one length: pipelines that pad to the longest of a batch say something else of a text in other company."""
@@ -31,13 +33,14 @@ class Trial:
     @classmethod
     def of(cls, folder: Path, **options: Any) -> Trial:
         """Load a folder of a pipeline at toy size."""
-        builder = Pipeline(model=str(folder), size=SIZE, **options)
+        name = Pipeline(model=str(folder)).pipeline.__name__
+        builder = Pipeline(model=str(folder), **{"size": SIZES.get(name, SIZE), **options})
         return cls(builder, builder.build().eval(), builder.sampler())
 
     @property
     def guidance(self) -> float:
-        """The pipeline's own w, or none where export refuses it."""
-        return 1.0 if self.builder.family.rescales else self.builder.sampler().guidance
+        """The pipeline's own w."""
+        return self.builder.sampler().guidance
 
     def noise(self) -> Tensor:
         """Two states of standard normal noise, the same each time."""
@@ -74,11 +77,13 @@ class Trial:
     def theirs(self, pipe: Any, facts: dict[str, Any]) -> Tensor:
         """Pictures of the exported pipeline, from the same latents."""
         latents = self.noise() * facts["latents_factor"]
-        latents = pack(latents) if self.builder.family.patch == 2 else latents
-        out: Tensor = pipe(prompt=list(PROMPTS), latents=latents, output_type="pt", return_dict=False, **facts["call"])[
-            0
-        ]
-        return out
+        family = self.builder.family
+        latents = family.laid(latents) if family.laid else pack(latents) if family.patch == 2 else latents
+        given = {"latents": latents}
+        if "latents" not in inspect.signature(pipe.__call__).parameters:
+            pipe.prepare_intermediate_images, given = lambda *_: latents, {}  # it draws its own
+        out = pipe(prompt=list(PROMPTS), output_type="np", return_dict=False, **given, **facts["call"])[0]
+        return torch.from_numpy(out).movedim(-1, 1)
 
     def difference(self, folder: Path) -> float:
         """Largest difference of a pixel between the two."""

@@ -1,0 +1,1 @@
+"""Claims that are measured on the teachers of this package."""
