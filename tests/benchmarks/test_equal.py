@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-NAMES = ("table", "dmd2", "sampling", "memory", "quality")
+NAMES = ("table", "dmd2", "sampling", "memory", "quality", "streams")
 
 
 @pytest.fixture
@@ -53,8 +53,18 @@ def test_adapters_on_one_base_hold_less_than_half_of_three_copies(bench):
 
 
 def test_a_missed_bar_and_a_missing_number_are_told(bench):
-    slow = {"frechet": 1.0, "recall": 1.0, "ms per sample": 30.0}
-    fast = {"frechet": 2.0, "recall": 0.8, "ms per sample": 1.0}
+    slow = {"frechet (digits)": 1.0, "recall (digits)": 1.0, "ms per sample": 30.0}
+    fast = {"frechet (digits)": 2.0, "recall (digits)": 0.8, "ms per sample": 1.0}
     rows = bench.quality.rows({"teacher, 64 steps": slow, "student, 1 step": fast})
     assert [row.cells()[5] for row in rows] == ["MISSED", "MISSED", "met"]
     assert bench.table.Row("what", 1.0, why="no peer").cells()[5:] == ("not measured", "no peer")
+
+
+@pytest.mark.parametrize("side", [8, 16])
+def test_chunks_are_those_of_self_forcings_roll_out(bench, side):
+    assert bench.streams.gap(9, side) < 1e-4
+
+
+def test_a_call_with_a_cache_says_what_a_pass_over_all_chunks_says(bench):
+    ours, theirs = bench.streams.without_cache(4)
+    assert theirs().std() > 0.1 and (ours() - theirs()).abs().max() < 1e-4

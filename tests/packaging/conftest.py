@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = {"core": ROOT / "core", "methods": ROOT / "plugins/methods", "image": ROOT / "plugins/image"}
+PACKAGES = {"core": ROOT / "core"} | {name: ROOT / "plugins" / name for name in ("methods", "image", "video")}
 
 EDITABLE = "import sys, hatchling.build; print(hatchling.build.build_editable(sys.argv[1]))"
 

@@ -1,0 +1,144 @@
+"""Clips: states [B, F, C, H, W] in [−1, 1], written as MP4, shown as contact sheet, MP4 and GIF."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
+
+from distill.core import Modality, Role, State
+from distill.core.contracts import Streaming
+from distill.core.errors import DataError
+
+BORDER = 64
+"""Brightness of the line between two pictures."""
+
+
+class Video(Modality):
+    """Clips with one (grey) or three (RGB) channels."""
+
+    suffix: ClassVar[str] = ".mp4"
+    rate: PositiveFloat = 12.0
+    """Frames a second of files."""
+    columns: PositiveInt = 8
+    """Frames of a clip on the contact sheet, evenly spaced."""
+    rows: PositiveInt = 16
+    """Most clips on a contact sheet; of more, evenly spaced ones are shown."""
+    scale: PositiveInt | None = None
+    """Pixels are drawn this many times larger; None makes frames below 64 pixels about that wide."""
+
+    def write(self, samples: State, folder: Path, stem: str = "sample") -> list[Path]:
+        folder.mkdir(parents=True, exist_ok=True)
+        clips = self._enlarged(to_bytes(clips_of(samples)))
+        paths = [folder / f"{stem}-{index:04d}.mp4" for index in range(len(clips))]
+        for pixels, path in zip(clips, paths, strict=True):
+            write_mp4(pixels, path, self.rate)
+        return paths
+
+    def stream(self, role: Role, request: Streaming) -> str:
+        from distill.video.streaming import write
+
+        return write(role, request, self.rate, lambda x: self._enlarged(to_bytes(clips_of(self.decode(x))))[0])
+
+    def preview(self, samples: State, path: Path, titles: Sequence[str] = ()) -> Path:
+        """A contact sheet, one row a clip, as PNG; the clips in motion beside it, as MP4 and GIF of the same name."""
+        pixels = self._enlarged(to_bytes(spread(clips_of(samples), self.rows)))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frames = spread(pixels.transpose(0, 1), self.columns).transpose(0, 1)
+        _picture(tiled(frames.flatten(0, 1), frames.shape[1])).save(path)
+        wide = math.ceil(math.sqrt(len(pixels)))
+        moving = torch.stack([tiled(each, wide) for each in pixels.transpose(0, 1)])
+        write_mp4(moving, path.with_suffix(".mp4"), self.rate)
+        write_gif(moving, path.with_suffix(".gif"), self.rate)
+        return path
+
+    def beside(self, clips: Mapping[str, Tensor], path: Path) -> list[Path]:
+        """Clips of several makers (a teacher, its student), one row each, as MP4 and as GIF, with a file of the names.
+
+        All hold the same number of clips [B, F, C, H, W], made from the same noises.
+        """
+        rows = [self._enlarged(to_bytes(clips_of(each))) for each in clips.values()]
+        frames = torch.cat(rows).transpose(0, 1)
+        moving = torch.stack([tiled(each, len(rows[0])) for each in frames])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_mp4(moving, path.with_suffix(".mp4"), self.rate)
+        write_gif(moving, path.with_suffix(".gif"), self.rate)
+        path.with_suffix(".txt").write_text(f"from top to bottom: {'; '.join(clips)}\n", encoding="utf-8")
+        return [path.with_suffix(suffix) for suffix in (".mp4", ".gif", ".txt")]
+
+    def _enlarged(self, pixels: Tensor) -> Tensor:
+        scale = self.scale or max(1, 64 // pixels.shape[3])
+        return pixels.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+
+
+def clips_of(samples: State) -> Tensor:
+    """The samples, if they are clips.
+
+    Raises:
+        DataError: they are not.
+    """
+    if not isinstance(samples, Tensor) or samples.ndim != 5 or samples.shape[2] not in (1, 3):
+        given = list(samples.shape) if isinstance(samples, Tensor) else type(samples).__name__
+        raise DataError(f"clips are [B, F, 1 or 3, H, W], and these samples {given}: latents need a decoder")
+    return samples
+
+
+def spread(items: Tensor, most: int) -> Tensor:
+    """At most so many items, evenly spaced, the first and the last among them."""
+    if len(items) <= most:
+        return items
+    return items[torch.linspace(0, len(items) - 1, most).round().long()]
+
+
+def to_bytes(clips: Tensor) -> Tensor:
+    """[B, F, C, H, W] in [−1, 1] to bytes [B, F, H, W, 3]."""
+    pixels = ((clips.detach().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 1, 3, 4, 2).cpu()
+    return pixels.expand(*pixels.shape[:-1], 3)
+
+
+def tiled(pixels: Tensor, columns: int) -> Tensor:
+    """Pictures [N, H, W, 3] on one sheet, row by row with a line between them."""
+    count, height, width, channels = pixels.shape
+    rows = -(-count // columns)
+    sheet = torch.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), BORDER, dtype=torch.uint8)
+    for index, picture in enumerate(pixels):
+        top, left = index // columns * (height + 1) + 1, index % columns * (width + 1) + 1
+        sheet[top : top + height, left : left + width] = picture
+    return sheet
+
+
+def write_mp4(frames: Tensor, path: Path, rate: float) -> None:
+    """Frames [F, H, W, 3] as H.264, or as MPEG-4 where this FFmpeg has no H.264; odd sides lose a line of pixels."""
+    import av
+
+    height, width = (side - side % 2 for side in frames.shape[1:3])
+    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    with av.open(str(path), "w") as file:
+        stream: Any = file.add_stream(codec, rate=_fraction(rate))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for pixels in frames[:, :height, :width].contiguous().numpy():
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        file.mux(stream.encode())
+
+
+def write_gif(frames: Tensor, path: Path, rate: float) -> None:
+    """Frames [F, H, W, 3] as an animation that repeats."""
+    pictures = [_picture(each) for each in frames]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=round(1000 / rate), loop=0)
+
+
+def _picture(pixels: Tensor) -> Any:
+    from PIL import Image
+
+    return Image.fromarray(pixels.contiguous().numpy())
+
+
+def _fraction(rate: float) -> Any:
+    from fractions import Fraction
+
+    return Fraction(rate).limit_denominator(1001)

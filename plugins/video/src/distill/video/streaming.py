@@ -1,0 +1,231 @@
+"""Clips that are made chunk by chunk: whole ones in memory, or as long as one likes into a file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill.core import Cache, Denoiser, Rng, Role, RollingCache, Sampler, rollout
+from distill.core.contracts import Streaming
+from distill.core.errors import DataError, RecipeError
+from distill.core.probe import as_in_use
+from distill.core.sampling import ALONE, Move
+from distill.video.attention import FRAMED, Reach
+
+Conditions = Mapping[str, Any]
+MODES = {1: "gray", 3: "rgb24"}
+"""FFmpeg's name for frames of so many channels."""
+
+
+def reach_of(denoiser: Denoiser) -> Reach:
+    """Who sees whom in a network, in frames of its states.
+
+    Raises:
+        RecipeError: its frames are not made in chunks.
+    """
+    reach = getattr(denoiser.network, "reach", None)
+    if not isinstance(reach, Reach) or not reach.chunk:
+        raise RecipeError(
+            f"{type(denoiser.network).__name__} sees all frames of a clip at once, so it cannot make them one chunk "
+            "after the other: take a block-causal network, such as a student with the transform 'block-causal'"
+        )
+    return reach
+
+
+def cache_for(denoiser: Denoiser) -> Cache:
+    """An empty cache for a network, of fixed size where it has a window."""
+    reach: Any = reach_of(denoiser)
+    if not reach.window:
+        return Cache()
+    patch: Any = denoiser.network.patch
+    seen = reach.over(patch[0])
+    return RollingCache.of(sink=seen.sink, window=seen.window, room=max(seen.window, 4 * seen.chunk))
+
+
+@dataclass
+class Stream:
+    """A clip under way.
+
+    A finished chunk is not written to the cache by a call of its own, as published roll-outs do: the first call of the
+    next chunk writes it along. Where the conditions change, it is written under those that it was made with.
+    """
+
+    role: Role
+    sampler: Sampler
+    rng: Rng | None = None
+    cache: Cache = field(default_factory=Cache)
+    cond: Conditions = field(default_factory=dict)
+    calls: int = 0
+
+    @classmethod
+    def of(cls, role: Role, sampler: Sampler, rng: Rng | None = None) -> Stream:
+        """One that has no frame yet. Guided predictions share an ordinary cache, since each writes its own entries."""
+        return cls(role, sampler, rng, Cache() if sampler.guide.calls > 1 else cache_for(role.denoiser))
+
+    def follow(self, frames: Tensor, cond: Conditions) -> None:
+        """Go on from given frames [B, F, C, H, W]."""
+        size = reach_of(self.role.denoiser).chunk
+        for start in range(0, frames.shape[1], size):
+            self._settle()
+            self._leave(frames[:, start : start + size], share(cond, start, size))
+
+    def chunk(self, noise: Tensor, cond: Conditions) -> Tensor:
+        """The next frames [B, F, C, H, W], from standard normal noise of their shape."""
+        if not _alike(cond, self.cond):
+            self._settle()
+        x = noise
+        for move in self._walk(noise, cond):
+            x, self.cache = move.next, move.cache or self.cache
+        self.calls += int(self.sampler.calls(self.role.denoiser.path))
+        self._leave(x, cond)
+        return x
+
+    def _walk(self, noise: Tensor, cond: Conditions) -> Iterator[Move]:
+        sampler, ones = self.sampler, torch.ones(len(noise), device=noise.device)
+        return rollout(
+            self.role, sampler.start(self.role, noise), sampler.grid_for(self.role.denoiser.path), cond=cond,
+            solver=sampler.solver, rng=self.rng, stream="sample", guidance=sampler.guide, cache=self.cache,
+            scalars={name: value * ones for name, value in sampler.scalars.items()},
+        )  # fmt: skip
+
+    def _leave(self, x: Tensor, cond: Conditions) -> None:
+        self.cond, self.cache = cond, self.cache.defer(x, cond)
+
+    def _settle(self) -> None:
+        """Write what was deferred, by a call of its own."""
+        pending, cache = self.cache.take()
+        if pending is not None:
+            self.calls += 1
+            self.cache = self.role.ask(pending.x, 0.0, self.cond, cache=cache).cache or cache
+
+
+def _alike(cond: Conditions, before: Conditions) -> bool:
+    """Whether two chunks are told the same, but for what has one value a frame."""
+    kept = [name for name in cond if name in before and name not in FRAMED]
+    return all(cond[name] is before[name] or torch.equal(cond[name], before[name]) for name in kept)
+
+
+def share(cond: Conditions, start: int, frames: int) -> dict[str, Any]:
+    """The conditions of some frames of a clip: of what has one value a frame, theirs.
+
+    Raises:
+        DataError: it ends before them.
+    """
+    own = dict(cond)
+    for name in FRAMED:
+        if name in own and own[name].ndim == 3 and own[name].shape[1] > 1:
+            own[name] = own[name][:, start : start + frames]
+            if own[name].shape[1] < frames:
+                raise DataError(
+                    f"the condition '{name}' ends after {cond[name].shape[1]} frames, and the clip goes on to "
+                    f"{start + frames}: give a longer one, or ask for fewer frames"
+                )
+    return own
+
+
+class ChunkSampler(Sampler):
+    """A causal student's clips, chunk by chunk with a cache; `calls` are those that a chunk costs."""
+
+    @torch.no_grad()
+    def sample(
+        self, role: Role, noise: Any, cond: Any = None, rng: Rng | None = None, roles: Mapping[str, Role] = ALONE
+    ) -> Any:
+        stream, size = Stream.of(role, self, rng), reach_of(role.denoiser).chunk
+        parts = noise.split(size, 1)
+        return torch.cat([stream.chunk(x, share(cond or {}, n * size, x.shape[1])) for n, x in enumerate(parts)], 1)
+
+
+class Film:
+    """An MP4 in fragments, one a chunk: what was written plays, however the process ends."""
+
+    def __init__(self, path: Path, rate: float) -> None:
+        import av
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        flags = {"movflags": "+frag_every_frame+empty_moov+default_base_moof", "flush_packets": "1"}
+        self.file: Any = av.open(str(path), "w", format="mp4", options=flags)
+        self.rate = Fraction(rate).limit_denominator(1001)
+        self.track: Any = None
+        self.codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+
+    def __enter__(self) -> Film:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.track is not None:
+            self.file.mux(self.track.encode())
+        self.file.close()
+
+    def write(self, pixels: Tensor) -> None:
+        """Add frames, bytes [F, H, W, 3]; odd sides lose a line."""
+        import av
+
+        height, width = (side - side % 2 for side in pixels.shape[1:3])
+        self.track = self.track or self._track(height, width)
+        for frame in pixels[:, :height, :width].contiguous().numpy():
+            self.file.mux(self.track.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+
+    def _track(self, height: int, width: int) -> Any:
+        tuned = {"tune": "zerolatency", "preset": "veryfast", "g": "12"} if self.codec == "libx264" else {"g": "12"}
+        track = self.file.add_stream(self.codec, rate=self.rate, options=tuned)
+        track.width, track.height, track.pix_fmt = width, height, "yuv420p"
+        return track
+
+
+def frames_of(file: Path, denoiser: Denoiser) -> Tensor:
+    """The frames of a picture or clip, as a network's states: [1, F, C, H, W] in [−1, 1]."""
+    from distill.video.datasets import decoded
+
+    shape: Any = denoiser.shape
+    _, channels, height, width = shape
+    if channels not in MODES:
+        raise RecipeError(f"{file} cannot be the start of states with {channels} channels: they need an encoder")
+    pixels = decoded(file, height, width, mode=MODES[channels]).float()
+    patch: Any = denoiser.network.patch
+    if len(pixels) % patch[0]:
+        raise DataError(f"{file} has {len(pixels)} frames: give a multiple of {patch[0]}, the length of a patch")
+    return pixels[None] / 127.5 - 1
+
+
+def made(stream: Stream, frames: int, rate: float, schedule: Sequence[tuple[float, Conditions]]) -> Iterator[Tensor]:
+    """Chunk after chunk of so many new frames; the schedule says what they show from which second on."""
+    denoiser, rng = stream.role.denoiser, stream.rng or Rng(0)
+    shape: Any = denoiser.shape
+    for start in range(0, frames, size := reach_of(denoiser).chunk):
+        cond = [said for second, said in schedule if second * rate <= start][-1]
+        noise = rng.normal(1, size, *shape[1:], stream="sample/start")
+        yield stream.chunk(noise, share(cond, start, size))[:, : frames - start]
+
+
+def write(role: Role, request: Streaming, rate: float, pixels: Callable[[Tensor], Tensor]) -> str:
+    """Stream a clip into a file; `pixels` makes bytes [F, H, W, 3] of states [1, F, C, H, W]."""
+    device = next(role.module.parameters()).device
+    stream = Stream.of(role, request.sampler, Rng(request.seed, device=device))
+    schedule = [
+        (second, {name: _to(value, device) for name, value in cond.items()}) for second, cond in request.conditions
+    ]
+    given = frames_of(request.start, role.denoiser).to(device) if request.start else None
+    count, latency, before = max(1, round(request.seconds * rate)), 0.0, time.perf_counter()
+    with torch.inference_mode(), as_in_use(role), Film(request.out, rate) as film:
+        if given is not None:
+            film.write(pixels(given))
+            stream.follow(given, share(schedule[0][1], 0, given.shape[1]))
+        for x in made(stream, count, rate, schedule):
+            film.write(pixels(x))
+            latency = latency or time.perf_counter() - before
+    seconds, chunks = time.perf_counter() - before, -(-count // reach_of(role.denoiser).chunk)
+    return (
+        f"{count} frames in {request.out}: {count / seconds:.1f} frames a second, first frame after "
+        f"{1000 * latency:.0f} ms, {stream.calls / chunks:.3g} calls a chunk"
+    )
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    return value.to(device) if isinstance(value, Tensor) else value
