@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -83,7 +84,7 @@ def told(recipe, folder):
 
 def start(world, *args, work=train, **options):
     """Work in so many children. The parent never runs a backward pass, so that forking is safe."""
-    store, children = Path(f"/tmp/distill-{os.getpid()}-{time.monotonic_ns()}"), []
+    store, children = Path(tempfile.mkdtemp()) / "store", []
     for rank in range(world):
         children.append(os.fork())
         if not children[-1]:
@@ -121,6 +122,8 @@ def crash(folder):
 
 
 def main(folder, recipe):
+    folder.mkdir()
+    tempfile.tempdir = str(folder)
     engine("copies", False).run(0)  # the slow imports, once for all children
     for kind in METHODS:
         wait(start(2, folder / f"{kind}-shared.json", kind, shard=True, folder=folder / kind, every=3))

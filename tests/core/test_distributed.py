@@ -55,10 +55,13 @@ def runs(trained):
     """The folder that the runs of `_sharded.py` left; in memory where there is such a folder."""
     folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
     env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, SHARDED, folder, trained.parent / "tiny.yaml"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=env)
+    for attempt in ("first", "second", "third"):
+        command = [sys.executable, SHARDED, folder / attempt, trained.parent / "tiny.yaml"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=env)
+        if "c10::Error" not in done.stderr:  # under load, a process in twenty aborts within torch's own C++ threads
+            break
     assert done.returncode == 0, done.stderr
-    yield folder
+    yield folder / attempt
     shutil.rmtree(folder)
 
 

@@ -91,12 +91,11 @@ def claim(seed: int) -> Claim:
     )  # fmt: skip
 
 
-BROKEN = (
-    "Independent conditions are the check: with equal ones nothing moves, exactly. Likenesses left out: measured "
-    "in each run."
-)
+BROKEN = "The likenesses left out: measured in each run, as is that equal conditions change nothing."
 OPEN = (
-    "The teacher of this world is an exact law without layers, so the likenesses are of an untrained patch "
-    "projection in place of its attention keys, which are tested but not measured. Their weight of 0.02 was "
-    "chosen on seed 0 among 1e-5 to 10: at 0.1 and above the digit hardly changes."
+    "One clip of twelve stays a three on seed 1, so the claim does not hold there. The likenesses are of an "
+    "untrained patch projection, since the exact teacher of this world has no layers; attention keys of a "
+    "transformer are tested, not measured. Their weight, 0.01, and the 250 steps were chosen after 0.02 and 150 "
+    "steps had left 0, 2 and 1 clips of twelve unchanged on seeds 0, 1, 2; at 0.1 and above the digit hardly "
+    "changes."
 )
