@@ -79,6 +79,6 @@ def ends(role: Role, sampler: Sampler, text: Tensor, seed: int) -> Tensor:
 
 BROKEN = "Targets one step too early on the teacher's route (seed 0): 2.45 times Euler's error instead of 0.70."
 OPEN = (
-    "Guidance in sampling, which training has not: at w = 3 four steps end no nearer than Euler's, 1.10 (seed 0, from the "
-    "guided teacher's 50). Two steps of the teacher's route in one of the student's here, four in the paper."
+    "Guidance in sampling, which training has not: at w = 3 four steps end no nearer than Euler's, 1.10 (seed 0, from "
+    "the guided teacher's 50). Two steps of the teacher's route in one of the student's here, four in the paper."
 )
