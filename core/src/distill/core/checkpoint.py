@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.core import scale
-from distill.core.errors import CheckpointError
+from distill.core.errors import CheckpointError, DistillError
 
 MANIFEST = "manifest.json"
 PART, OLD, SHARES = ".part", ".old", "shares"
@@ -130,6 +130,22 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise damaged(path, str(error)) from error
+
+
+def fill(network: nn.Module, path: Path, inside: str) -> None:
+    """Put a file's weights into a network: its own, or those of a denoiser that holds it under the name `inside`.
+
+    Raises:
+        DistillError: the file cannot be read, or its weights have other names or shapes.
+    """
+    try:
+        tensors = {name.removeprefix(inside): tensor for name, tensor in load_file(path).items()}
+    except (OSError, SafetensorError) as error:
+        raise DistillError(f"the weights {path} cannot be read: {error}. Give a safetensors file.") from error
+    mine = network.state_dict()
+    if odd := mine.keys() ^ tensors.keys() or {name for name in mine if mine[name].shape != tensors[name].shape}:
+        raise DistillError(f"the weights {path} do not fit the network's config: {', '.join(sorted(odd)[:3])} differ")
+    network.load_state_dict(tensors)
 
 
 def damaged(path: Path, why: str) -> CheckpointError:

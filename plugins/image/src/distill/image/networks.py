@@ -14,10 +14,9 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from distill.core import Builder, Denoiser, DistillError, Sampler
+from distill.core import Builder, Denoiser, DistillError, Sampler, checkpoint
 from distill.core.errors import RecipeError
 from distill.core.paths import PATHS, Discrete, Flow, GaussianPath
 from distill.core.sampling import DDIM, Grid
@@ -105,7 +104,7 @@ class DiffusersNetwork(Builder):
         except (AttributeError, TypeError, ValueError, ZeroDivisionError) as error:
             raise RecipeError(f"{self.network_class} cannot be built from this config: {error}") from error
         if self.weights:
-            _fill(net, Path(self.weights))
+            checkpoint.fill(net, Path(self.weights), "network.net.")
         return net
 
     def _load(self) -> Any:
@@ -165,19 +164,6 @@ class DiffusersNetwork(Builder):
         about = folder / "sampler.json"
         about.write_text(json.dumps(sampler.model_dump(mode="json"), indent=1) + "\n")
         return [folder / self.subfolder, folder / "scheduler", about]
-
-
-def _fill(net: nn.Module, path: Path) -> None:
-    """Put weights into a network: its own, or those of `distill export --to safetensors`."""
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise DistillError(f"the weights {path} cannot be read: {error}. Give a safetensors file.") from error
-    tensors = {name.removeprefix("network.net."): tensor for name, tensor in tensors.items()}
-    mine = net.state_dict()
-    if odd := mine.keys() ^ tensors.keys() or {name for name in mine if mine[name].shape != tensors[name].shape}:
-        raise DistillError(f"the weights {path} do not fit the network's config: {', '.join(sorted(odd)[:3])} differ")
-    net.load_state_dict(tensors)
 
 
 class UNet2D(DiffusersNetwork):

@@ -35,7 +35,7 @@ class EmojiTeacher(PixArt):
     """
 
     example: ClassVar[dict[str, Any]] = {}
-    shipped: ClassVar[str] = "emoji-teacher"
+    stem: ClassVar[str] = "emoji-teacher"
     tokens: int = 12
     """Length of the text."""
     encoder: Literal["", "minilm", "wordllama"] = "minilm"
@@ -45,7 +45,7 @@ class EmojiTeacher(PixArt):
 
     def build(self) -> Denoiser:
         config: dict[str, Any] = json.loads((files("distill.image") / "recipes" / "emoji-pixart.json").read_text())
-        weights = self.weights or shipped(f"{self.shipped}.safetensors")
+        weights = self.weights or shipped(f"{self.stem}.safetensors")
         options = self.model_dump(exclude={"config", "weights"})
         return PixArt(**options, config=self.config or config, weights=weights).build()
 
@@ -57,8 +57,8 @@ class EmojiStudent(EmojiTeacher):
         ("shape", "times", "permutation", "randomness", "serialisation", "taps"),
         "it is the network of emoji-teacher, which is checked",
     )
-    shipped: ClassVar[str] = "emoji-student"
+    stem: ClassVar[str] = "emoji-student"
 
     def sampler(self) -> Sampler:
-        about = json.loads(Path(shipped("emoji-student.json")).read_text())
+        about = json.loads(Path(shipped(f"{self.stem}.json")).read_text())
         return Sampler.model_validate(about["sampler"])

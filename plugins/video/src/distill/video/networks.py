@@ -8,12 +8,10 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
-from distill.core import Builder, Cache, Denoiser, DistillError, Roles, Sampler, Transform
+from distill.core import Builder, Cache, Denoiser, DistillError, Roles, Sampler, Transform, checkpoint
 from distill.core.errors import RecipeError
 from distill.core.paths import PATHS
 from distill.methods.networks import TimeEmbedding
@@ -232,7 +230,7 @@ class VideoDiT(Builder):
         self.reach.over(self.patch[0])
         network = VideoTransformer(self)
         if self.weights:
-            _fill(network, Path(self.weights))
+            checkpoint.fill(network, Path(self.weights), "network.")
         return Denoiser(
             network, PATHS[self.path](), self.kind, shape=(self.frames, self.channels, *self.size), null=self._null(),
             taps=(f"blocks.{self.depth // 2}",), scalar_sites=("still",),
@@ -247,18 +245,6 @@ class VideoDiT(Builder):
         text, audio = torch.zeros(self.words, self.text), torch.zeros(self.audio)
         sizes = {"label": (self.classes, self.classes), "text": (self.text, text), "audio": (self.audio, audio)}
         return {name: value for name, (size, value) in sizes.items() if size}
-
-
-def _fill(network: nn.Module, path: Path) -> None:
-    """Put saved weights into a network, those of `distill export --to safetensors` too."""
-    try:
-        tensors = {name.removeprefix("network."): value for name, value in load_file(path).items()}
-    except (OSError, SafetensorError) as error:
-        raise DistillError(f"the weights {path} cannot be read: {error}. Give a safetensors file.") from error
-    mine = network.state_dict()
-    if odd := mine.keys() ^ tensors.keys() or {name for name in mine if mine[name].shape != tensors[name].shape}:
-        raise DistillError(f"the weights {path} do not fit the network's options: {', '.join(sorted(odd)[:3])} differ")
-    network.load_state_dict(tensors)
 
 
 class Causal(Transform):

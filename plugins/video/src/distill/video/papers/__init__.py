@@ -1,0 +1,1 @@
+"""Methods on clips as data, one file a paper."""
