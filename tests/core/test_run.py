@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from distill.core.commands import export, fit
-from distill.core.contracts import Batch
+from distill.core.contracts import Batch, Context
 from distill.core.data import Samples
 from distill.core.discovery import discover
 from distill.core.errors import CheckpointError, DataError, DistillError, RecipeError
+from distill.core.plan import EMA
 from distill.core.recipe import Recipe as RecipeOptions
 from distill.core.recipe import Source, parse, validate
 from distill.core.registry import Registry, default_registry
@@ -60,6 +61,21 @@ def test_adapters_on_one_copy_of_the_weights():
     student, critic, teacher = (run.roles[name] for name in ("student", "critic", "teacher"))
     assert student.module is teacher.module is critic.module
     assert not {id(p) for p in student.parameters()} & {id(p) for p in critic.parameters()}
+
+
+def test_a_copy_of_an_adapter_is_another_adapter_that_can_average_it():
+    run = made(roles={"student": {"shares": "teacher", "transforms": ["lora"]}, "mean": {"copy_of": "student"}})
+    student, mean = run.roles["student"], run.roles["mean"]
+    assert mean.module is run.roles["teacher"].module and mean.tensors().keys() == student.tensors().keys()
+    assert all(torch.equal(mean.tensors()[name], value) for name, value in student.tensors().items())
+    for parameter in student.parameters():
+        nn.init.normal_(parameter.data)
+    ctx = Context(run.roles, Rng(0))
+    ctx.step = 1_000_000
+    EMA(target="mean", decay=0.25).apply(ctx)
+    x, cond = torch.randn(3, 2), {"label": torch.tensor([0, 1, 2])}
+    gap = mean.ask(x, 0.5, cond).value - run.roles["teacher"].ask(x, 0.5, cond).value
+    assert float(gap.abs().max()) > 0.01
 
 
 def test_an_adapter_is_folded_into_a_copy_that_says_the_same():

@@ -28,7 +28,7 @@ def assemble(method: Method, fixed: Mapping[str, Role], extra: Mapping[str, Role
         if not ready:
             raise RecipeError(f"the roles {', '.join(sorted(waiting))} wait for each other")
         for name in ready:
-            _make(roles, name, waiting.pop(name))
+            _make(roles, name, waiting.pop(name), specs)
     return roles
 
 
@@ -38,20 +38,25 @@ def sources(spec: RoleSpec) -> set[str]:
     return {spec.copy_of, spec.shares, *looks_at} - {""}
 
 
-def _make(roles: Roles, name: str, spec: RoleSpec) -> None:
+def _make(roles: Roles, name: str, spec: RoleSpec, specs: Mapping[str, RoleSpec]) -> None:
+    transforms, like = spec.transforms, roles[spec.copy_of] if spec.copy_of else None
     if isinstance(spec.build, HeadBuilder):
         module = spec.build.build(roles)
     elif isinstance(spec.build, Builder):
         module = spec.build.build()
     elif spec.shares:
         module = roles[spec.shares].module
-    elif spec.copy_of:
-        module = copy.deepcopy(roles[spec.copy_of].module).requires_grad_(True)
+    elif like is not None and like.own is not None:  # another adapter of the same module
+        module, transforms = like.module, (*specs[like.name].transforms, *transforms)
+    elif like is not None:
+        module = copy.deepcopy(like.module).requires_grad_(True)
     else:
         raise RecipeError(f"role '{name}' says neither what it copies, nor what it shares, nor its build")
     roles.add(Role(name, module, cfg(spec.guidance), frozen=spec.frozen))
-    for transform in spec.transforms:
+    for transform in transforms:
         transform.apply(roles, name)
+    if like is not None and like.own is not None:
+        roles[name].load(like.tensors())
 
 
 class Frozen(Method):

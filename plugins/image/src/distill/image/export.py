@@ -158,7 +158,7 @@ def _diffusers(builder: Pipeline, outcome: Outcome, folder: Path) -> None:
 def _peft(builder: Pipeline, outcome: Outcome, folder: Path) -> None:
     """The adapter's own weights, under the names and with the config that `load_lora_weights` reads."""
     role, pipeline, part = outcome.role, builder.pipeline, builder.family.network
-    if not role.own or not all(f".{role.name}." in f"{name}." and ".lora_" in name for name in role.own):
+    if not role.own or not all(".lora_" in name for name in role.own):
         raise DistillError(
             f"the {role.name} is no LoRA student: give it transforms: [lora] under 'roles:', or export to diffusers"
         )
@@ -167,8 +167,7 @@ def _peft(builder: Pipeline, outcome: Outcome, folder: Path) -> None:
     student = Student.of(builder, outcome, role.denoiser)
     call, config = student.call(), role.denoiser.network.peft_config[role.name].to_dict()  # type: ignore[union-attr, index]
     config["target_modules"] = sorted(name.removeprefix("net.") for name in config["target_modules"])
-    weights = {name.removeprefix("net.").replace(f".{role.name}.", "."): value.detach().cpu().contiguous()
-               for name, value in role.own.items()}  # fmt: skip
+    weights = {name.removeprefix("net."): value.detach().cpu().contiguous() for name, value in role.own.items()}
     pipeline.save_lora_weights(folder, **{f"{part}_lora_layers": weights, f"{part}_lora_adapter_metadata": config})
     student.scheduler.save_pretrained(folder / "scheduler")
     _describe(student, call, folder, LOADING["peft-lora"])

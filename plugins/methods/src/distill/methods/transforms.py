@@ -38,7 +38,8 @@ class LoRA(Transform):
             warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are the point here
             inject_adapter_in_model(config, network, adapter_name=name)
         layers = [part for part in network.modules() if isinstance(part, BaseTunerLayer)]
-        mine = {key: p for key, p in network.named_parameters() if f".{name}." in key or key.endswith(f".{name}")}
+        named = ((f"{key}.", p) for key, p in network.named_parameters())
+        mine = {key.replace(f".{name}.", ".").removesuffix("."): p for key, p in named if f".{name}." in key}
         if not mine:
             raise DistillError(f"LoRA found no layer to adapt in role '{name}'; targets: {self.targets or 'all'}")
 
