@@ -3,8 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-PACKAGES := core plugins/methods plugins/image plugins/video
-DEV := build emoji hatchling hypothesis mypy pytest pytest-timeout pytest-xdist ruff tensorboard torchmetrics types-PyYAML wordllama
+PACKAGES := core plugins/methods plugins/image plugins/video plugins/audio plugins/3d
+DEV := build emoji hatchling hypothesis mypy pytest pytest-timeout pytest-xdist ruff tensorboard torchmetrics types-PyYAML viser wordllama
 
 .PHONY: venv demo test lint bench docs reproduce clean
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from dmd2 import overhead, peer
+from gaussians import gaussians
 from memory import memory
 from quality import quality
 from rich.console import Console
@@ -24,10 +25,10 @@ CORES = os.cpu_count() or 1
 README = Path(__file__).with_name("README.md")
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "overhead": overhead, "peer": peer, "sampling": sampling, "memory": memory, "streams": streams,
-    "demo": quality,
+    "gaussians": gaussians, "demo": quality,
 }  # fmt: skip
 HEADINGS = ("what", "ours", "theirs", "number", "bar", "", "note")
-DISTRIBUTIONS = ("torch", "diffusers", "accelerate", "peft", "nvidia-modelopt")
+DISTRIBUTIONS = ("torch", "diffusers", "accelerate", "peft", "nvidia-modelopt", "gsplat")
 
 
 def _processor() -> str:

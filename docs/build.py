@@ -23,7 +23,7 @@ from distill.core.listing import describe
 from distill.core.registry import Entry, default_registry
 
 DOCS = Path(__file__).parent
-PLUGINS = ("core", "methods", "image", "video")
+PLUGINS = ("core", "methods", "image", "video", "audio", "three_d")
 """Plugins of this repository: what else is installed has pages of its own elsewhere."""
 MADE = "<!-- Made by docs/build.py. Edit the docstrings, not this page. -->"
 WIDTH = 100

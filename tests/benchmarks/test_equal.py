@@ -9,9 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-NAMES = ("table", "dmd2", "sampling", "memory", "quality", "streams")
+NAMES = ("table", "dmd2", "sampling", "memory", "quality", "streams", "gaussians")
 
 
 @pytest.fixture
@@ -68,3 +69,15 @@ def test_chunks_are_those_of_self_forcings_roll_out(bench, side):
 def test_a_call_with_a_cache_says_what_a_pass_over_all_chunks_says(bench):
     ours, theirs = bench.streams.without_cache(4)
     assert theirs().std() > 0.1 and (ours() - theirs()).abs().max() < 1e-4
+
+
+def test_pictures_of_gaussians_are_those_of_every_pixel_with_every_gaussian(bench):
+    worst, beyond = bench.gaussians.gap(300, 24, torch.float64)
+    assert worst < 1e-9 and beyond == 0 and bench.gaussians.gradient_gap(100, 16) < 1e-8
+
+
+def test_the_plot_shows_what_cost_grows_with(bench, tmp_path):
+    points = [(n, 100 * (7 * n % 5 + 1), 0.01 * n) for n in range(1, 9)]
+    bench.gaussians.plot(points, tmp_path / "plot.svg")
+    assert (tmp_path / "plot.svg").read_text().count("<circle") == 16
+    assert bench.gaussians.explained([p[0] for p in points], [p[2] for p in points]) == pytest.approx(1)

@@ -4,6 +4,8 @@ DSD).
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
@@ -167,6 +169,26 @@ def test_the_noise_of_the_subject_decides_the_scene(teacher):
             walk = teacher.path.jump(walk, teacher.predict(walk, float(t)).x0, t, s)
         expected.append(int((teacher.means - walk).square().mean((1, 2)).argmin()))
     assert found == expected and set(found) == {0, 1}
+
+
+class Remembering(Splitting):
+    """The same, and what its optimiser knew of those that stay is not lost; places move at half the pace."""
+
+    rates: ClassVar[dict[str, float]] = {"place": 0.5}
+
+    def carry(self, name, value):
+        return torch.cat([value, torch.zeros_like(value[:1])])
+
+
+def test_an_optimiser_remembers_what_a_subject_carries_over(teacher):
+    kept, lost = (engine_for(gaussians(kind), teacher, 30, SDS).run(5) for kind in (Remembering, Splitting))
+    first = {group["factor"]: state for group in kept.optimisers["student"].param_groups for state in [
+        kept.optimisers["student"].optimizer.state[group["params"][0]]
+    ]}  # fmt: skip
+    assert set(first) == {0.5, 1.0} and first[0.5]["exp_avg"].shape == (3, 2)
+    assert first[0.5]["exp_avg"][:2].all() and not first[0.5]["exp_avg"][2].any() and float(first[1.0]["step"]) == 5
+    assert not lost.optimisers["student"].optimizer.state
+    assert kept.run(5).step == 10
 
 
 def test_gaussians_may_split_between_two_steps_and_the_run_resumes(teacher, tmp_path):

@@ -36,7 +36,7 @@ def test_a_demo_deletes_nobody_elses_folder(cli, tmp_path, made):
 
 
 def test_a_modality_without_a_demo(cli):
-    assert "there is no modality 'smell'" in cli("demo", "--modality", "smell").err
+    assert "there is no modality 'smell'" in cli("demo", "smell").err
 
 
 def test_an_earlier_demo_makes_room(tmp_path):
@@ -53,7 +53,7 @@ def test_an_earlier_demo_makes_room(tmp_path):
 def reads_numbers(monkeypatch):
     """The digits teacher reads prompts, and stands for a shipped pair."""
     monkeypatch.setattr(DigitsTeacher, "encode", lambda self, prompts: {"label": torch.tensor([int(prompts[0])])})
-    monkeypatch.setattr(Image, "prompted", ("digits-teacher", "digits-teacher"))
+    monkeypatch.setattr(Image, "pair", ("digits-teacher", "digits-teacher"))
 
 
 def test_a_prompt_is_shown_by_the_shipped_pair(cli, tmp_path, reads_numbers):
@@ -74,8 +74,8 @@ def test_a_prompt_is_shown_by_the_teacher_and_the_student_of_a_run(cli, tmp_path
 
 
 def test_what_cannot_show_a_prompt_says_so(cli, tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "prompted", ("digits-teacher", "digits-teacher"))
+    monkeypatch.setattr(Image, "pair", ("digits-teacher", "digits-teacher"))
     assert "DigitsTeacher reads no prompts" in cli("demo", "--prompt", "3").err
-    monkeypatch.setattr(Image, "prompted", None)
-    assert "no installed plugin has such a demo" in cli("demo", "--prompt", "3").err
+    monkeypatch.setattr(Image, "pair", None)
+    assert "no installed plugin has such a demo" in cli("demo", "image", "--prompt", "3").err
     assert not (tmp_path / "runs").exists()

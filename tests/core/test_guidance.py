@@ -8,9 +8,9 @@ from torch import nn
 
 from distill.core import Denoiser, Role, cfg
 from distill.core.errors import DistillError
-from distill.core.guidance import PLAIN, Guidance, rescaled
+from distill.core.guidance import EVERYTHING, PLAIN, Guidance, drop_conditions, rescaled
 from distill.core.paths import Flow
-from distill.core.tree import Masked
+from distill.core.tree import Masked, Ragged
 
 X, T = torch.zeros(3, 2), torch.full((3,), 0.5)
 
@@ -86,6 +86,12 @@ def test_the_role_s_own_guidance_is_used_unless_another_is_given(role):
 def test_without_conditions_there_is_nothing_to_guide(role):
     role.predict(X, T, {}, guidance=cfg(5.0))
     assert len(role.denoiser.network.asked) == 1
+
+
+def test_ragged_conditions_are_dropped_row_by_row():
+    scan = Ragged(torch.ones(5, 3), torch.tensor([2, 3]))
+    dropped = drop_conditions({"scan": scan}, EVERYTHING, {"scan": torch.zeros(1, 3)})["scan"]
+    assert not dropped.values.any() and dropped.values.shape == (5, 3) and torch.equal(dropped.lengths, scan.lengths)
 
 
 def test_dropping_what_has_no_null_value_is_an_error(role):

@@ -15,10 +15,10 @@ from PIL import Image
 
 from distill.core import batches
 from distill.core.errors import DataError
-from distill.image.captions import ENCODERS, TextEncoder
 from distill.image.datasets_captioned import CaptionedFolder, HubDataset, Prompts, WebDataset, buckets, nearest
 from distill.image.pipeline import LatentImage, Pipeline
 from distill.image.toys import save
+from distill.methods.captions import ENCODERS, TextEncoder
 
 
 class Letters(TextEncoder):

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = {"core": ROOT / "core"} | {name: ROOT / "plugins" / name for name in ("methods", "image", "video")}
+PACKAGES = {"core": ROOT / "core", "three_d": ROOT / "plugins" / "3d"} | {
+    name: ROOT / "plugins" / name for name in ("methods", "image", "video", "audio")
+}
 
 EDITABLE = "import sys, hatchling.build; print(hatchling.build.build_editable(sys.argv[1]))"
 

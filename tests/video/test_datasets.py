@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from distill.core import commands
 from distill.core.data import batches
 from distill.core.errors import DataError
+from distill.image import toys
+from distill.methods.pipelines import quiet
 from distill.video.audio import chorale, loudness, track
 from distill.video.datasets import DancingDigits, MovingDigits, VideoFolder, decoded
 from distill.video.modality import write_mp4
+from distill.video.texts import PipelineTexts
+from distill.video.wrapped import Wan
 
 
 def clip(path, frames=10, size=(40, 60), shade=None):
@@ -84,6 +89,63 @@ def test_a_folder_of_clips_in_windows_with_captions(tmp_path):
     assert [int(data[n]["label"]) for n in range(6)] == [1, 1, 0, 0, 0, 0]
     assert data[0]["x"][0].mean() < -0.9 and data[1]["x"][-1].mean() > 0.9
     assert len(VideoFolder(folder=tmp_path, frames=5, every=2).open()) == 1 + 2
+
+
+@pytest.fixture(scope="module")
+def wan(tmp_path_factory):
+    """The folder of a Wan pipeline with its own classes, at toy size and without a decoder."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+
+    folder = tmp_path_factory.mktemp("wan")
+    net = WanTransformer3DModel(**{**Wan.example["config"], "text_dim": 16})
+    with quiet():
+        pipe = WanPipeline(toys.tokenizer(), toys.t5("UMT5"), None, FlowMatchEulerDiscreteScheduler(), net)
+        pipe.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def captioned(tmp_path):
+    for name, shade in (("night", 10), ("day", 240)):
+        clip(tmp_path / "clips" / f"{name}.mp4", 8, (16, 16), shade).with_suffix(".txt").write_text(f"it is {name}\n")
+    return tmp_path / "clips"
+
+
+def test_captions_become_what_a_pipelines_encoder_says_once_and_for_all(captioned, wan, tmp_path, monkeypatch):
+    options = {"folder": captioned, "frames": 4, "height": 16, "width": 16, "encoder": str(wan), "tokens": 12}
+    data = VideoFolder(**options, cache=tmp_path / "cache").open()
+    assert data.captions == ["it is day"] * 2 + ["it is night"] * 2 and set(data[0]) == {"x", "text"}
+    said = PipelineTexts(wan, 12)(["it is night"])["text"][0]
+    torch.testing.assert_close(data[3]["text"], said, atol=1e-2, rtol=1e-2)
+    monkeypatch.setattr(PipelineTexts, "_encode", None)
+    assert torch.equal(VideoFolder(**options, cache=tmp_path / "cache").open()[0]["text"], data[0]["text"])
+
+
+def test_a_network_of_text_learns_from_captioned_clips(captioned, wan, tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    size = "size: [16, 16], frames: 4, words: 12, steps: 2, guidance: 2.0"
+    windows = (
+        f"{{name: video-folder, folder: {captioned}, frames: 4, height: 16, width: 16, encoder: {wan}, tokens: 12}}"
+    )
+    (tmp_path / "recipe.yaml").write_text(
+        f"method: {{name: causvid, steps: 2, routes: 0, critic_updates: 1, times: [1.0], reach: {{chunk: 2}}}}\n"
+        f"teacher: {{name: wan, model: {wan}, {size}}}\nbatch_size: 2\n"
+        f"data: {windows}\n"
+    )
+    commands.train(tmp_path / "recipe.yaml", out=tmp_path / "run")
+    commands.sample(str(tmp_path / "run"), n=1, out=tmp_path / "samples", prompts=["it is night"])
+    assert (tmp_path / "samples" / "sample-0000.mp4").stat().st_size
+
+
+def test_captions_need_clips_that_have_one_and_a_pipeline_that_is_known(captioned, wan, tmp_path):
+    (captioned / "day.txt").unlink()
+    with pytest.raises(DataError, match=r"day.mp4 has no caption: write day.txt beside it"):
+        VideoFolder(folder=captioned, frames=4, encoder=str(wan)).open()
+    with pytest.raises(DataError, match=r"is no folder of a pipeline: model_index.json cannot be read"):
+        PipelineTexts(tmp_path)(["a cat"])
+    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    with pytest.raises(DataError, match="is a FluxPipeline, and texts are encoded by WanPipeline"):
+        PipelineTexts(tmp_path)(["a cat"])
 
 
 def test_frames_are_scaled_to_cover_and_cropped(tmp_path):

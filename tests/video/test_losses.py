@@ -165,3 +165,17 @@ def test_one_call_against_three(tokens):
         MultiGuided(tokens=tokens, **off).terms(event, Context(roles, Rng(0))) for off in ({"data": 0}, {"taught": 0})
     )
     assert set(taught) == {"taught"} and set(data_alone) == {"data"} and Match().moves == ("student",)
+
+
+def test_data_that_the_teacher_finds_strange_count_little():
+    """Half of the clips flicker, which the teacher's law does not."""
+    x = toys.AR1().data(64, Rng(0))
+    x[32:] += 1.2 * torch.randn(32, 12, 8, 1, 1)
+    roles = Roles({"teacher": Role("teacher", toys.AR1(rho=0.7)), "student": Role("student", toys.linear((0.5,)))})
+    event, options = Event(x), {"ranges": {}, "tokens": False, "taught": 0.0}
+    weighed, plain = (
+        MultiGuided(adaptive=adaptive, **options).terms(event, Context(roles, Rng(0)))["data"]
+        for adaptive in (True, False)
+    )
+    level = (weighed / plain).detach()
+    assert level[:32].mean() > 0.6 and level[32:].mean() < 0.2 and float(level.max()) == pytest.approx(1)

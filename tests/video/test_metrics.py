@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from distill.core import Denoiser
-from distill.core.errors import DataError
+from distill.core import Denoiser, Role
+from distill.core.errors import DataError, RecipeError
 from distill.core.paths import Flow
 from distill.video import metrics
+from distill.video.attention import Reach
 from distill.video.datasets import MovingDigits
-from distill.video.metrics import AppearanceFrechet, Drift, Flicker, MotionFrechet
+from distill.video.metrics import AppearanceFrechet, Causality, Drift, Flicker, MotionFrechet
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,17 @@ def test_a_network_that_looks_ahead_is_found():
     x, t = torch.randn(2, 6, 1, 4, 4), torch.full((2, 6), 0.5)
     assert metrics.lookahead(Denoiser(Sums(causal=True), Flow(), "x0"), x, t, 2) == 0
     assert metrics.lookahead(Denoiser(Sums(causal=False), Flow(), "x0"), x, t, 2) > 0.1
+
+
+def test_causality_asks_the_student_whose_samples_are_measured(spoken):
+    denoiser, (x, _, cond) = spoken("video-dit"), spoken("video-dit").example(2)
+    found = []
+    for reach in (Reach(chunk=2), Reach()):
+        denoiser.network.reach = reach
+        found.append(Causality().asking(Role("student", denoiser)).measure(x, None, {**cond, "prompt": ["a", "b"]}))
+    assert found[0] == 0 < 0.01 < found[1]
+    with pytest.raises(RecipeError, match="causality asks a network"):
+        Causality().measure(x, None)
 
 
 def test_what_is_no_clip_is_said(clips):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from distill.core import commands
 from distill.core.errors import DataError
 from distill.video.datasets import MovingDigits, decoded
 from distill.video.modality import Video, spread, tiled
@@ -30,10 +31,30 @@ def test_a_preview_is_a_sheet_and_the_clips_in_motion_beside_it(tmp_path):
 
 def test_teacher_and_student_side_by_side(tmp_path):
     paths = Video(scale=1).beside({"teacher": CLIPS[:3], "student": CLIPS[3:6]}, tmp_path / "both")
-    assert [path.suffix for path in paths] == [".mp4", ".gif", ".txt"]
-    assert paths[2].read_text() == "from top to bottom: teacher; student\n"
+    assert [path.suffix for path in paths] == [".mp4", ".gif"]
     with Image.open(paths[1]) as moving:
         assert moving.size == (3 * 17 + 1, 2 * 17 + 1)
+
+
+RECIPE = """
+method: {name: causvid, steps: 1, routes: 0, critic_updates: 1, times: [1.0, 0.5], reach: {chunk: 2}}
+teacher: {name: video-dit, size: [8, 8], frames: 6, width: 24, depth: 1, heads: 2, classes: 10, steps: 3}
+data: {name: moving-digits, size: 8, frames: 6, count: 16}
+batch_size: 2
+metrics: [causality]
+"""
+
+
+def test_the_report_of_a_run_shows_both_in_motion_and_how_long_one_waits(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    commands.train(tmp_path / "recipe.yaml", out=tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "data:image/gif;base64," in page and "data:image/svg+xml;base64," in page
+    assert "from top to bottom: teacher, 3 steps; student, 2 steps, from the same noises" in page
+    assert "teacher, 3 steps: first frame after" in page and "causality" in page
+    with Image.open(tmp_path / "run" / "previews" / "beside.gif") as moving:
+        assert moving.n_frames == 6 and moving.size == (6 * 65 + 1, 2 * 65 + 1)
+    assert {path.name for path in (tmp_path / "run" / "previews").iterdir()} >= {"beside.mp4", "step-1.png"}
 
 
 def test_colour_is_kept(tmp_path):

@@ -83,8 +83,8 @@ def test_a_talking_student_is_an_average_with_anchors_and_a_window():
     options = {**CAUSAL, "score": GuidedScore(weights={"text": 2.0, "audio": 2.0}, anchors=1)}
     built = teacher(text=8, words=1, audio=1)
     run = plain.train(LiveTalk(**options), {"teacher": built}, data=toys.Driven().samples(32, Rng(0)), size=4)
-    assert run.plan.result == "student_average" and isinstance(run.sampler, Windowed)
-    assert moved(built, run.roles["student_average"].denoiser)
+    assert run.plan.result == "student_ema" and isinstance(run.sampler, Windowed)
+    assert moved(built, run.roles["student_ema"].denoiser)
 
 
 def test_a_model_learns_on_a_history_of_its_own_without_a_teacher():
@@ -116,7 +116,9 @@ def test_pictures_say_how_frames_look():
     assert "critic" not in alone.roles() and "image" not in alone.plan(Sampler()).needs()
 
 
-@pytest.mark.parametrize("options", [{}, {"motion": None}, {"own": 0.0, "adversarial": 0.0}, {"w": (2.0, 4.0)}])
+@pytest.mark.parametrize(
+    "options", [{}, {"motion": None, "consistency": 0.0}, {"own": 0.0, "adversarial": 0.0}, {"w": (2.0, 4.0)}]
+)
 def test_motion_and_appearance_apart(options):
     conditions = {"classes": 10} if "w" in options else {}
     torch.manual_seed(0)

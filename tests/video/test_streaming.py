@@ -9,7 +9,9 @@ import sys
 import time
 
 import av
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from distill.core import Cache, Rng, Role, Sampler
@@ -18,8 +20,9 @@ from distill.core.contracts import Streaming
 from distill.core.errors import DataError, RecipeError
 from distill.core.sampling import Consistency
 from distill.video.attention import Reach
+from distill.video.audio import loudness, track
 from distill.video.networks import VideoDiT
-from distill.video.streaming import ChunkSampler, Film, Stream, share, write
+from distill.video.streaming import ChunkSampler, Film, Stream, followed, lasting, share, write
 
 TEACHER = (
     "teacher={name: video-dit, channels: 1, size: [8, 8], width: 24, depth: 1, heads: 2, classes: 10, frames: 6, "
@@ -32,9 +35,9 @@ def frames(path):
         return [frame.to_ndarray(format="gray") for frame in file.decode(video=0)]
 
 
-def sample(*arguments):
+def sample(*arguments, teacher=TEACHER):
     with pytest.raises(SystemExit) as done:
-        main(["sample", "video-dit", TEACHER, "--stream", *map(str, arguments)])
+        main(["sample", "video-dit", teacher, "--stream", *map(str, arguments)])
     return done.value.code
 
 
@@ -128,6 +131,47 @@ def test_it_goes_on_from_a_picture_and_from_a_clip(tmp_path, count):
     sample("-o", tmp_path / "clip.mp4", "--seconds", 0.5, "--from", tmp_path / "given.mp4")
     made = frames(tmp_path / "clip.mp4")
     assert len(made) == count + 6 and abs(int(made[0].mean()) - 200) < 5
+
+
+HEARS = TEACHER.replace("classes: 10", "audio: 8")
+
+
+@pytest.fixture
+def tone(tmp_path):
+    """Three seconds of 440 Hz that get louder, in stereo."""
+    seconds = np.arange(3 * 22_050) / 22_050
+    loud = np.sin(2 * np.pi * 440 * seconds) * seconds / 3
+    soundfile.write(tmp_path / "tone.wav", np.stack([loud, loud / 2], 1), 22_050)
+    return tmp_path / "tone.wav"
+
+
+def test_a_track_is_heard_frame_by_frame_and_its_sound_is_in_the_file(tmp_path, tone):
+    assert sample("-o", tmp_path / "clip.mp4", "--seconds", 2.5, "--audio", tone, teacher=HEARS) == 0
+    with av.open(str(tmp_path / "clip.mp4")) as file:
+        times = [frame.time for frame in file.decode(video=0)]
+    assert len(times) == 30 and times[-1] - times[0] == pytest.approx(29 / 12, abs=0.01)
+    with av.open(str(tmp_path / "clip.mp4")) as file:
+        sound = np.concatenate([frame.to_ndarray() for frame in file.decode(audio=0)], 1)
+    tones = np.abs(np.fft.rfft(sound[0])) if len(sound) == 2 else []
+    assert sound.shape[1] / 48_000 == pytest.approx(2.5, abs=0.05)
+    assert np.argmax(tones) * 48_000 / sound.shape[1] == pytest.approx(440, abs=2)
+
+
+def test_the_features_are_those_of_the_track_and_stay_as_they_end(spoken, tone):
+    heard = followed({"audio": tone}, VideoDiT(audio=8).build(), 12.0, 30)
+    assert torch.equal(heard["audio"][0], track(tone, 12.0, 8))
+    told = lasting({**heard, "label": torch.tensor([1])}, 30, 32)["audio"]
+    assert torch.equal(told[:, :30], heard["audio"][:, :30]) and told.shape[1] == 32
+    assert torch.equal(told[:, 30], told[:, 29]) and loudness(told[0, 25]) > loudness(told[0, 5])
+
+
+def test_a_track_that_does_not_fit_is_named(tmp_path, tone, capsys):
+    for teacher, seconds, said in (
+        (HEARS, 4, r"tone.wav lasts 3.00 s, 36 frames at 12 a second, and the clip has 48: give a longer track"),
+        (TEACHER, 1, r"the network takes no 'audio' that follows a file; it takes label"),
+    ):
+        assert sample("-o", tmp_path / "x.mp4", "--seconds", seconds, "--audio", tone, teacher=teacher) == 2
+        assert said in capsys.readouterr().err and not (tmp_path / "x.mp4").exists()
 
 
 @torch.no_grad()

@@ -51,3 +51,13 @@ def test_chunk_by_chunk_equals_one_pass():
 def test_sampling_it_gives_the_data():
     clips = Sampler(steps=40).sample(Role("t", AR1()), Rng(0).normal(2000, 12, 8, 1, 1))
     assert (toys.variances(clips) - 1).abs().max() < 0.1 and (toys.correlations(clips) - 0.9).abs().max() < 0.02
+
+
+def test_points_circle_evenly_and_directions_do_not_see_the_radius():
+    good, poor = toys.circling(False, 0, 500), toys.circling(True, 0, 500)
+    angle = torch.atan2(good[:, :, 1, 0, 0], good[:, :, 0, 0, 0])
+    turn = angle.diff(dim=1).remainder(6.2831853)
+    assert good.shape == (500, toys.ROLL, 2, 1, 1) and torch.allclose(turn, turn[:, :1].expand_as(turn), atol=1e-4)
+    assert 0.25 <= float(turn.min()) and float(turn.max()) <= 0.75
+    assert abs(float(good.norm(dim=2).mean()) - 1) < 0.01 and abs(float(poor.norm(dim=2).mean()) - 0.5) < 0.02
+    torch.testing.assert_close(toys.directions(3 * good), toys.directions(good))

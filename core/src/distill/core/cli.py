@@ -209,13 +209,17 @@ def sample(
     start: Annotated[
         Path | None, typer.Option("--from", help="With --stream: go on from this file, a picture or a clip.")
     ] = None,
+    audio: Annotated[
+        Path | None, typer.Option("--audio", help="With --stream: a file of sound that the network hears meanwhile.")
+    ] = None,
 ) -> None:
     """Draw samples from a run or a model."""
     from distill.core import commands
 
     if stream:
+        files = {} if audio is None else {"audio": audio}
         commands.stream(
-            source, steps, out, seed, cond or [], prompt or [], seconds, prompt_at or [], start, overrides or []
+            source, steps, out, seed, cond or [], prompt or [], seconds, prompt_at or [], start, files, overrides or []
         )
         return
     commands.sample(source, steps, n, out, seed, cond or [], prompt or [], negative, overrides or [])
@@ -277,7 +281,7 @@ def export(
 
 @app.command()
 def demo(
-    modality: Annotated[str | None, typer.Option(help="Which demo, if several plugins have one.")] = None,
+    modality: Annotated[str | None, typer.Argument(help="Which plugin's: image, video.")] = None,
     out: Annotated[Path, _out("The folder for pictures and report.")] = Path("runs/demo"),
     quick: Annotated[bool, typer.Option("--quick", help="A few steps only, to see that it runs.")] = False,
     prompt: Annotated[
@@ -285,7 +289,7 @@ def demo(
     ] = None,
     run: Annotated[Path | None, typer.Option("--run", help="With --prompt: the run whose two to show.")] = None,
 ) -> None:
-    """Distil a small teacher, start to finish. Real data, on a CPU, with nothing to download."""
+    """Distil a small teacher, or show one beside its student. Real data, on a CPU, with nothing to download."""
     from distill.core import demo as demos
 
     if prompt is None:

@@ -7,6 +7,7 @@ import re
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from distill.core import checkpoint, measuring, report, scale, tree
-from distill.core.contracts import Metric, Outcome, Streaming, Transform
+from distill.core.contracts import Metric, Outcome, Streaming, Transform, Way
+from distill.core.denoiser import Denoiser
 from distill.core.engine import Engine, Metrics
 from distill.core.errors import CheckpointError, RecipeError
 from distill.core.recipe import Recipe, Resolver, Source, dump, load_recipe, parse, recipe_of, split
@@ -32,6 +34,8 @@ GRADIENT = "_grad_norm"
 """How the engine's metrics end that are no losses."""
 PROMPTS, WORST, SHOWN = "prompts.csv", 10, 100
 """The table of prompts in a run's folder, and how many of its rows terminal and report show."""
+BESIDE = "beside.json"
+"""Names and captions of the previews that show teacher and student side by side."""
 
 # ---------------------------------------------------------------- train
 
@@ -149,10 +153,13 @@ def fit(run: Run, folder: Path, start: Path | None = None, *, anyway: bool = Fal
             (folder / "recipe.yaml").write_text(dump(run.recipe), encoding="utf-8")
             (folder / "versions.json").write_text(json.dumps(run.versions, indent=1) + "\n")
             journal.begin(engine)
+        slow = run.sampler
         try:
             engine.run()
             run.sampler = engine.sampler
             journal.preview(engine)
+            if engine.accelerator.is_main_process and not engine.sharded:
+                side_by_side(run, slow, folder / "previews")
         finally:
             journal.end(engine)
     if engine.accelerator.is_main_process:
@@ -169,6 +176,21 @@ def preview(run: Run, role: Role, sampler: Sampler, path: Path | None, n: int = 
         return []
     path.parent.mkdir(parents=True, exist_ok=True)
     return [run.modality.preview(samples, path)]
+
+
+def side_by_side(run: Run, slow: Sampler, folder: Path) -> None:
+    """Pictures of teacher and student on the same noises and conditions, where the modality draws some."""
+    student, teacher = run.result, run.roles["teacher"] if "teacher" in run.roles else None
+    if run.modality is None or not isinstance(student.module, Denoiser) or student.module.shape is None:
+        return
+    ways = {way("student", _fewer(run.sampler)[-1]): (student, run.sampler)}
+    if teacher is not None and run.lens is None and teacher is not student:
+        ways = {way("teacher", _fewer(slow)[-1]): (teacher, slow), **ways}
+    said = run.modality.side_by_side(
+        {name: Way(*each, partial(run.draw, *each), run.conditions) for name, each in ways.items()}, folder
+    )
+    if said:
+        (folder / BESIDE).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
 
 
 def describe(run: Run) -> None:
@@ -282,7 +304,8 @@ def sample(
 
 def stream(
     source: str, steps: int | None, out: Path, seed: int, cond: Sequence[str], prompts: Sequence[str],
-    seconds: float, changes: Sequence[str], start: Path | None, overrides: Sequence[str] = (),
+    seconds: float, changes: Sequence[str], start: Path | None, files: Mapping[str, Path],
+    overrides: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Write one sample to a file while it is made; `changes` say what it shows from which second on."""
     run = _open(source, overrides)
@@ -296,7 +319,8 @@ def stream(
         change = _conditions(run, [said], 1, seed) if _names(run, said) else _prompted(run, [said], 1)
         shown.append((when, {**shown[0][1], **change}))
     file = out if out.suffix else out / f"stream{run.modality.suffix}"
-    request = Streaming(file, seconds, sorted(shown, key=itemgetter(0)), run.sampler.with_steps(steps), start, seed)
+    told, sampler = sorted(shown, key=itemgetter(0)), run.sampler.with_steps(steps)
+    request = Streaming(file, seconds, told, sampler, start, seed, files)
     console.print(run.modality.stream(run.result, request), soft_wrap=True)
 
 
@@ -360,7 +384,8 @@ def measure(run: Run, role: Role, sampler: Sampler, n: int, metrics: measuring.M
         samples = run.modality.decode(samples)
         reference = None if reference is None else run.modality.decode(reference)
     texts = run.captions(n)
-    values = measuring.measured(metrics, samples, reference, cond if texts is None else {**cond, "prompt": texts})
+    asking = [(name, metric.asking(role)) for name, metric in metrics]
+    values = measuring.measured(asking, samples, reference, cond if texts is None else {**cond, "prompt": texts})
     return values | {"calls": sampler.calls(role.denoiser.path), "ms per sample": 1000 * seconds / n}
 
 
@@ -427,6 +452,8 @@ def write_report(folder: Path, run: Run, pictures: Sequence[tuple[Path, str]] = 
     """report.html of a run: results, pictures, curves, recipe."""
     losses, gradients = _series(folder)
     shown = list(pictures) or [(path, f"student, {path.stem.replace('-', ' ')}") for path in _previews(folder)[-2:]]
+    if beside := _beside(folder / "previews"):
+        shown = [*beside, *shown]
     sections = [_results(found)] if (found := _measured(folder)) else []
     if prompts := measuring.read_table(folder / PROMPTS):
         sections.append(_prompts(prompts))
@@ -453,6 +480,13 @@ def _measured(folder: Path) -> dict[str, Any]:
 def _previews(folder: Path) -> list[Path]:
     """Pictures of the run's progress, the newest last."""
     return sorted((folder / "previews").glob("step-*.png"), key=lambda path: (len(path.name), path.name))
+
+
+def _beside(folder: Path) -> list[tuple[Path, str]]:
+    """Pictures of teacher and student side by side, with their captions."""
+    listed = folder / BESIDE
+    said = json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else {}
+    return [(folder / name, caption) for name, caption in said.items()]
 
 
 def _results(rows: Mapping[str, Mapping[str, float]]) -> str:

@@ -212,7 +212,12 @@ class Lens(Options):
 
 
 class Subject(nn.Module):
-    """What is optimised where there is no student network: a free tensor, a set of Gaussians."""
+    """What is optimised where there is no student network: a free tensor, a set of Gaussians.
+
+    `rates` are factors of the learning rate, by a parameter's name; those that it leaves out have 1.
+    """
+
+    rates: Mapping[str, float] = {}
 
     @abstractmethod
     def materialise(self, batch: Batch, rng: Rng) -> Any:
@@ -227,6 +232,10 @@ class Subject(nn.Module):
     def on_step_end(self) -> bool:
         """Densify, prune, split; true if parameters were replaced and optimisers must look again."""
         return False
+
+    def carry(self, name: str, value: Tensor) -> Tensor | None:
+        """What an optimiser remembers of a parameter, for the one that has replaced it since; None is nothing."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -347,6 +356,10 @@ class Metric(Options):
         """Everything that is measured: under an empty name the number itself, under others what goes with it."""
         return {"": self.measure(samples, reference, cond)}
 
+    def asking(self, role: Role) -> Metric:
+        """Itself for the samples of a role; a metric that asks the network as well keeps the role."""
+        return self
+
     def network(self, samples: State) -> str:
         """Name of the network in whose features such samples are compared: it stands beside every number."""
         return ""
@@ -363,6 +376,7 @@ class Streaming:
         sampler: how the role is sampled.
         start: a file that it goes on from; None where it begins with nothing.
         seed: the seed of the noise.
+        files: conditions that follow a file through the whole sample, by name.
     """
 
     out: Path
@@ -371,6 +385,24 @@ class Streaming:
     sampler: Any
     start: Path | None = None
     seed: int = 0
+    files: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to make samples, such as a teacher with all its steps.
+
+    Attributes:
+        role: who makes them.
+        sampler: how.
+        draw: so many of them; every way of a run meets the same noises and conditions.
+        conditions: those of so many of them.
+    """
+
+    role: Role
+    sampler: Any
+    draw: Callable[[int], State]
+    conditions: Callable[[int], Mapping[str, Any]]
 
 
 class Modality(Options):
@@ -378,8 +410,14 @@ class Modality(Options):
 
     suffix: ClassVar[str] = ""
     has_demo: ClassVar[bool] = False
-    prompted: ClassVar[tuple[str, str] | None] = None
-    """Denoisers, a teacher and its student, that `distill demo --prompt` shows."""
+    pair: ClassVar[tuple[str, str] | None] = None
+    """Denoisers, a teacher and its student, that `distill demo` shows without training anything."""
+    pair_steps: ClassVar[tuple[int, ...]] = (1, 2, 4)
+    """Numbers of steps that the student is shown with, as far as its own number allows."""
+    pair_data: ClassVar[dict[str, Any] | None] = None
+    """The dataset, as in a recipe, whose conditions they are shown under where there is no prompt."""
+    streams: ClassVar[bool] = False
+    """Whether samples can be written while they are made."""
 
     def demo_recipe(self) -> Path:
         """The recipe of `distill demo`, where the plugin ships a teacher."""
@@ -400,6 +438,13 @@ class Modality(Options):
     @abstractmethod
     def preview(self, samples: State, path: Path, titles: Sequence[str] = ()) -> Path:
         """One picture of several samples, as a PNG."""
+
+    def side_by_side(self, ways: Mapping[str, Way], folder: Path) -> dict[str, str]:
+        """Pictures of what a teacher and its student make of the same noises, for the report of a run.
+
+        Returns names of files in the folder (PNG, GIF or SVG), each with a caption; none where `preview` says it all.
+        """
+        return {}
 
 
 class RoleSpec(Options):

@@ -7,30 +7,43 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from distill.core import tree
 from distill.core.commands import console, fit, measure, result_table, way, write_report
-from distill.core.contracts import Modality
+from distill.core.contracts import Modality, Streaming, Way
 from distill.core.errors import RecipeError
 from distill.core.recipe import Recipe, Source, load_recipe
 from distill.core.registry import Registry, default_registry
 from distill.core.roles import Role
 from distill.core.run import Run, open_run, prepare
 from distill.core.sampling import Sampler
+from distill.core.tree import State
 
 MARK = ".demo"
 """The file by which a demo knows its own folder."""
 PICTURES = 10
-"""Samples of each way that a prompt is shown in."""
+"""Samples of each way that is shown."""
+STREAMED = 10.0
+"""Seconds of the stream that is shown."""
 
 
 def demo(modality: str | None = None, out: Path = Path("runs/demo"), quick: bool = False) -> None:
-    """Distil the teacher that a modality ships, and show teacher and student side by side."""
+    """Distil the teacher that a modality ships, or show it beside its student where it ships both and no recipe."""
+    registry = default_registry()
+    shown = _modality(registry, modality, lambda known: known.has_demo or (modality is not None and bool(known.pair)))
+    if shown.has_demo:
+        _distil(shown, out, quick)
+    else:
+        show(None, modality, out)
+
+
+def _distil(shown: Modality, out: Path, quick: bool) -> None:
     started = time.perf_counter()
-    shown = _modality(default_registry(), modality, lambda known: known.has_demo)
     overrides = ["method.steps=20"] if quick else []
     recipe, source = load_recipe(shown.demo_recipe(), overrides)
     _make_room(out)
@@ -49,45 +62,67 @@ def demo(modality: str | None = None, out: Path = Path("runs/demo"), quick: bool
     console.print(f"report: {path}   ({time.perf_counter() - started:.0f} s)", soft_wrap=True)
 
 
-def show(prompt: str, modality: str | None = None, out: Path = Path("runs/demo"), folder: Path | None = None) -> None:
+def show(
+    prompt: str | None, modality: str | None = None, out: Path = Path("runs/demo"), folder: Path | None = None
+) -> None:
     """Draw what a teacher, with all its steps, and its student, with few, make of a prompt, and put both on one sheet.
 
-    They are those of the run in `folder`, or the pair that a modality ships.
+    They are those of the run in `folder`, or the pair that a modality ships. Without a prompt they are told what their
+    data tell.
     """
     registry = default_registry()
     slow, fast = _shipped(registry, modality) if folder is None else _of_run(registry, folder)
-    cond = {name: value.expand(PICTURES, *value.shape[1:]) for name, value in slow.encode([prompt]).items()}
+    cond = slow.conditions(PICTURES) if prompt is None else _repeated(slow.encode([prompt]))
     _make_room(out)
     rows: dict[str, dict[str, float]] = {}
-    drawn = []
-    for name, (run, role, sampler) in _prompted_ways(slow, fast).items():
+    drawn: dict[str, Way] = {}
+    for name, (run, role, sampler) in _ways(slow, fast).items():
         started = time.perf_counter()
-        drawn.append(run.draw(role, sampler, PICTURES, cond=cond, inference=True))
+        samples = run.draw(role, sampler, PICTURES, cond=cond, inference=True)
         took = 1000 * (time.perf_counter() - started) / PICTURES
         rows[name] = {"calls": sampler.calls(role.denoiser.path), "ms per sample": took}
         rows[name]["speed-up"] = next(iter(rows.values()))["ms per sample"] / took
-    assert slow.modality is not None
-    sheet = slow.modality.preview(tree.concatenate(drawn), out / "prompt.png")
-    (out / MARK).touch()
+        drawn[name] = Way(role, sampler, partial(_first, samples), partial(_first_of, cond))
     console.print(result_table(rows))
+    assert slow.modality is not None
+    every = tree.concatenate([each.draw(PICTURES) for each in drawn.values()])
+    sheet = slow.modality.preview(every, out / ("together.png" if prompt is None else "prompt.png"))
+    (out / MARK).touch()
     console.print(f"from top to bottom: {'; '.join(rows)}:\n  {sheet}", soft_wrap=True)
+    for file, said in slow.modality.side_by_side(drawn, out).items():
+        console.print(f"{said}:\n  {out / file}", soft_wrap=True)
+    if slow.modality.streams:
+        request = Streaming(out / f"stream{slow.modality.suffix}", STREAMED, [(0.0, _first_of(cond, 1))], fast.sampler)
+        console.print(slow.modality.stream(fast.result, request), soft_wrap=True)
 
 
-Way = tuple[Run, Role, Sampler]
+def _first(samples: State, n: int) -> State:
+    found: State = tree.index(samples, torch.arange(n))
+    return found
 
 
-def _prompted_ways(slow: Run, fast: Run) -> dict[str, Way]:
+def _first_of(cond: Mapping[str, Any], n: int) -> dict[str, Any]:
+    return {name: _first(value, n) for name, value in cond.items()}
+
+
+def _repeated(cond: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.expand(PICTURES, *value.shape[1:]) for name, value in cond.items()}
+
+
+def _ways(slow: Run, fast: Run) -> dict[str, tuple[Run, Role, Sampler]]:
     """The teacher with all its steps, and the student with as few as it knows."""
+    assert fast.modality is not None
     known = len(fast.sampler.times or (1,))
     ways = {way("teacher", slow.sampler.steps): (slow, slow.roles["teacher"], slow.sampler)}
-    students = {k: fast.sampler.with_steps(k) for k in (1, 2, 4) if known % k == 0}
+    students = {k: fast.sampler.with_steps(k) for k in fast.modality.pair_steps if known % k == 0}
     return ways | {way("student", k): (fast, fast.result, sampler) for k, sampler in students.items()}
 
 
 def _shipped(registry: Registry, modality: str | None) -> tuple[Run, Run]:
     """Teacher and student that a modality ships, each as a run that trains nothing."""
-    pair = _modality(registry, modality, lambda known: known.prompted is not None).prompted or ()
-    slow, fast = (prepare(Recipe(method="frozen", teacher=name), Source(name), registry) for name in pair)
+    found = _modality(registry, modality, lambda known: known.pair is not None)
+    recipes = (Recipe(method="frozen", teacher=name, data=found.pair_data) for name in found.pair or ())
+    slow, fast = (prepare(recipe, Source("the demo"), registry) for recipe in recipes)
     return slow, fast
 
 

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 from distill.core import checkpoint, scale
 from distill.core.contracts import Batch, Context, Event, Lens, Subject
-from distill.core.errors import CheckpointError, NonFiniteError, RecipeError
+from distill.core.errors import CheckpointError, CollapsedError, NonFiniteError, RecipeError
 from distill.core.plan import Phase, Plan, Update
 from distill.core.rng import Rng
 from distill.core.roles import Roles
@@ -253,12 +253,28 @@ class Engine:
         if not math.isfinite(norm) and self.accelerator.scaler is None:
             self._stop(f"the gradient of role '{name}' became {norm}")
         for group in optimiser.param_groups:
-            group["lr"] = settings.rate(self.phase_step, self.phase.steps)
+            group["lr"] = group.get("factor", 1.0) * settings.rate(self.phase_step, self.phase.steps)
         optimiser.step()
         optimiser.optimizer.zero_grad(set_to_none=True)
-        if isinstance(role.module, Subject) and role.module.on_step_end():
-            self.optimisers[name] = self._optimiser(name)
+        if isinstance(role.module, Subject):
+            self._end_step(name, role.module)
         return {f"{name}_grad_norm": norm}
+
+    def _end_step(self, name: str, subject: Subject) -> None:
+        """Let a subject replace parameters; its new optimiser remembers what the subject carries over."""
+        before, old = self.roles[name].named_parameters(), self.optimisers[name].optimizer.state
+        try:
+            replaced = subject.on_step_end()
+        except CollapsedError as error:
+            raise CollapsedError(f"training stopped at step {self.step}: {error}; {self._kept()}") from error
+        if not replaced:
+            return
+        self.optimisers[name] = self._optimiser(name)
+        for key, parameter in self.roles[name].named_parameters().items():
+            known = old.get(before.get(key), {}).items()
+            kept = {what: value if value.ndim == 0 else subject.carry(key, value) for what, value in known}
+            if kept and all(value is not None for value in kept.values()):
+                self.optimisers[name].optimizer.state[parameter] = kept
 
     def _average(self, parameters: list[torch.nn.Parameter]) -> None:
         """Mean gradient over processes, in one message; a parameter that no process used stays without."""
@@ -273,17 +289,24 @@ class Engine:
             p.grad = torch.empty_like(p).copy_(part.view_as(p)) if share else None
 
     def _stop(self, why: str) -> None:
-        last = self.last_checkpoint()
-        kept = f"the last good checkpoint is {last}" if last else "no checkpoint was written before"
         raise NonFiniteError(
-            f"training stopped at step {self.step}: {why}; it was not applied, and {kept}. "
+            f"training stopped at step {self.step}: {why}; it was not applied, and {self._kept()}. "
             "Try a smaller learning rate, a tighter clip, or fp32; --debug shows where it arose."
         )
+
+    def _kept(self) -> str:
+        last = self.last_checkpoint()
+        return f"the last good checkpoint is {last}" if last else "no checkpoint was written before"
 
     # ------------------------------------------------------------ optimisers and checkpoints
 
     def _optimiser(self, name: str) -> Any:
-        parameters = [p for p in self.roles[name].parameters() if p.requires_grad]
+        module = self.roles[name].module
+        rates = module.rates if isinstance(module, Subject) else {}
+        named = {n: p for n, p in self.roles[name].named_parameters().items() if p.requires_grad}
+        parameters: Any = list(named.values())
+        if rates:
+            parameters = [{"params": [p], "factor": rates.get(n, 1.0)} for n, p in named.items()]
         if not parameters:
             raise RecipeError(f"role '{name}' has no parameters to train: is it frozen, or exact?")
         built = self.phase.optimisers[name].build(parameters)

@@ -11,6 +11,7 @@
     ├── CheckpointError         a checkpoint that is damaged, incomplete or of another run
     ├── DataError               a data set that is missing, empty or of unequal samples
     ├── NonFiniteError          a loss that is no longer a number: which term, which step
+    ├── CollapsedError          a subject of which nothing is left
     └── ClaimFailed             exit code 1: all went well, but the claim does not hold
 
 A message says what was given, what is allowed, and what to do. Anything else that escapes is a bug of ours.
@@ -23,6 +24,7 @@ from collections.abc import Iterable
 __all__ = [
     "CheckpointError",
     "ClaimFailed",
+    "CollapsedError",
     "DataError",
     "DistillError",
     "IncompatibleSpec",
@@ -93,6 +95,10 @@ class DataError(DistillError):
 
 class NonFiniteError(DistillError):
     """A loss term or gradient that is infinite or not a number; training stopped before it was applied."""
+
+
+class CollapsedError(DistillError):
+    """A subject of which nothing is left to optimise; training stopped before anything was saved."""
 
 
 class ClaimFailed(DistillError):

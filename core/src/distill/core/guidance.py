@@ -126,9 +126,9 @@ def drop_conditions(cond: Mapping[str, Any], dropped: frozenset[str], null: Mapp
             f"{', '.join(cond)} the network knows null values for {', '.join(null) or 'none'} only: set its "
             "guidance to 1, or name others to drop"
         )
-    return {
-        name: torch.as_tensor(null[name], dtype=value.dtype, device=value.device).expand_as(value)
-        if name in names
-        else value
-        for name, value in cond.items()
-    }
+
+    def dropped_value(name: str, value: State) -> Any:
+        empty = null[name]
+        return tree_map(lambda x: torch.as_tensor(empty, dtype=x.dtype, device=x.device).expand_as(x), value)
+
+    return {name: dropped_value(name, value) if name in names else value for name, value in cond.items()}

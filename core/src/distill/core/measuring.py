@@ -46,14 +46,18 @@ def require_reference(name: str, metric: Metric, dataset: Dataset[Any] | None, p
         return
     raise RecipeError(
         f"{place}: '{name}' compares with real samples, and the data hold prompts alone: name data with "
-        f"samples under 'data:', or measure {' or '.join(_without_reference(registry)) or 'nothing'}"
+        f"samples under 'data:', or measure {' or '.join(_without_reference(registry, name)) or 'nothing'}"
     )
 
 
-def _without_reference(registry: Registry) -> list[str]:
-    """Metrics that are installed and need no real samples."""
+def _without_reference(registry: Registry, name: str) -> list[str]:
+    """Metrics that are installed and need no real samples, of the modality of the one that does."""
+    entries = registry.components("metric")
+    shown = {entry.component.modality for entry in entries if name in (entry.name, entry.qualified)}
     found = []
-    for entry in registry.components("metric"):
+    for entry in entries:
+        if entry.component.modality not in shown:
+            continue
         try:
             target: Any = entry.load()
         except PluginLoadError:

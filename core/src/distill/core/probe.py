@@ -9,18 +9,21 @@ from typing import Any
 import torch
 
 from distill.core import tree
-from distill.core.contracts import Lens
+from distill.core.contracts import Lens, Subject
 from distill.core.data import Grouped, Samples, collate
 from distill.core.denoiser import Denoiser
 from distill.core.errors import DataError
 from distill.core.roles import Role
-from distill.core.tree import batch_size
+from distill.core.tree import Ragged, batch_size
 
 
 def probe(student: Role, teacher: Role | None, dataset: Any, lens: Lens | None) -> None:
-    """One prediction of each for the dataset's telling samples; where it has no states, for states of zeros."""
+    """One prediction of each for the dataset's telling samples; where it has no states, for states of zeros.
+
+    A subject's states are its own, whatever the data are.
+    """
     fields = {} if dataset is None else collate([dataset[row] for row in _telling_rows(dataset)])
-    if "x" not in fields:
+    if "x" not in fields or isinstance(student.module, Subject):
         if not isinstance(student.module, Denoiser) or student.module.shape is None:
             return
         size = batch_size(next(iter(fields.values()))) if fields else 1
@@ -58,6 +61,8 @@ def _ask(role: Role, x: Any, cond: Mapping[str, Any]) -> None:
     if not isinstance(role.module, Denoiser) or role.module.shape is None:
         return
     given, wanted = _shape(x), _shape(role.denoiser.example()[0])
+    if isinstance(x, Ragged):  # rows, of which each sample has its own number
+        wanted = wanted[1:]
     if given != wanted:
         raise DataError(f"the {role.name} takes samples of shape {wanted}, and the data are {given}: choose data, or a "
                         "lens, that fit")  # fmt: skip

@@ -15,12 +15,13 @@ h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.2rem;margin-top:2rem}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{padding:.35rem .8rem;text-align:right}
 th{border-bottom:2px solid #444}tr+tr td{border-top:1px solid #ddd}th:first-child,td:first-child{text-align:left;white-space:nowrap}
 figure{display:inline-block;margin:0 1rem 1rem 0;vertical-align:top;max-width:100%}
-summary{font-size:1.2rem;font-weight:bold;margin:2rem 0 1rem;cursor:pointer}figcaption{font-size:.85rem;color:#555}
+summary{font-size:1.2rem;font-weight:bold;margin:2rem 0 1rem;cursor:pointer}figcaption{font-size:.85rem;color:#555;max-width:28rem}
 img{image-rendering:pixelated;max-width:100%}pre{background:#f5f5f5;padding:1rem;overflow-x:auto;font-size:.85rem}
 svg{max-width:100%;height:auto}.scroll{overflow-x:auto}
 @media(prefers-color-scheme:dark){body{color:#e6e6e6;background:#161616}pre{background:#222}figcaption{color:#aaa}
 tr+tr td{border-color:#333}}
 """
+MEDIA = {".png": "image/png", ".gif": "image/gif", ".svg": "image/svg+xml"}
 COLOURS = ("#1f6feb", "#d1495b", "#2a9d5c", "#b07d12", "#7b4fc9", "#0b8a94")
 
 
@@ -52,11 +53,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def picture(path: Path, caption: str, width: int = 450) -> str:
-    """A PNG, embedded."""
+    """A PNG, GIF or SVG, embedded."""
     data = base64.b64encode(path.read_bytes()).decode()
     text = html.escape(caption)
     return (
-        f'<figure><img width="{width}" alt="{text}" src="data:image/png;base64,{data}">'
+        f'<figure><img width="{width}" alt="{text}" src="data:{MEDIA[path.suffix]};base64,{data}">'
         f"<figcaption>{text}</figcaption></figure>"
     )
 

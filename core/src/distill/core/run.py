@@ -27,6 +27,7 @@ from distill.core.contracts import (
     Modality,
     Outcome,
     RoleSpec,
+    Subject,
     Transform,
 )
 from distill.core.data import batches, captions_of, joined
@@ -384,7 +385,10 @@ def open_run(folder: Path, registry: Registry, step: str | None = None) -> Run:
     try:
         for name, tensors in files.items():
             if name.startswith("role-"):
-                run.roles[name.removeprefix("role-")].load(tensors)
+                role = run.roles[name.removeprefix("role-")]
+                if isinstance(role.module, Subject):
+                    role.module.adopt(tensors)
+                role.load(tensors)
         run.sampler = type(run.plan.sampler).model_validate(state["sampler"])
     except (KeyError, RuntimeError, ValueError, DistillError) as error:
         raise checkpoint.damaged(path / "state.json", f"it does not fit {folder / 'recipe.yaml'}: {error}") from error

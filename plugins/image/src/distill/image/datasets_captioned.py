@@ -21,9 +21,9 @@ from torch.utils.data import Dataset
 from distill.core import DataSource
 from distill.core.data import Grouped, Worded
 from distill.core.errors import DataError
-from distill.image.cache import Cache, Table, digest
-from distill.image.captions import Encoder, checked, encoder_of
 from distill.image.datasets import SUFFIXES, fitted, opened
+from distill.methods.cache import Cache, Table, digest
+from distill.methods.captions import Conditions, Encoder, checked, encoder_of
 
 Bucket = tuple[int, int]
 """Width and height in pixels."""
@@ -82,21 +82,15 @@ def pixels(item: Item, size: Bucket) -> Tensor:
     return fitted(opened(io.BytesIO(item.read()), item.name), size, "RGB")
 
 
-class Conditions:
-    """Encoded captions of rows: each caption is encoded once, and kept on disk."""
-
-    def __init__(self, captions: Sequence[str], encoder: Encoder, folder: Path | None) -> None:
-        unique = {caption: place for place, caption in enumerate(dict.fromkeys(captions))}
-        self.captions, self.places = list(captions), [unique[caption] for caption in captions]
-        cache = Cache(folder / "text" if folder else None, "text embeddings", encoder.fingerprint)
-        self.table: Table = cache.table(list(unique), str, partial(_halved, encoder))
-
-    def __getitem__(self, rows: Sequence[int]) -> dict[str, Tensor]:
-        return {name: value.float() for name, value in self.table[[self.places[row] for row in rows]].items()}
+def encoder(name: str, tokens: int | None) -> Encoder:
+    """The encoder of that name, or the encoders of the pipeline in a folder."""
+    return encoder_of(name, tokens, _of_folder)
 
 
-def _halved(encoder: Encoder, captions: Sequence[str]) -> Mapping[str, Tensor]:
-    return {name: value.half() for name, value in encoder(captions).items()}
+def _of_folder(folder: str, tokens: int | None) -> Encoder:
+    from distill.image.pipeline import Pipeline
+
+    return Pipeline(model=folder, tokens=tokens).encoder()
 
 
 class Latents:
@@ -200,7 +194,7 @@ class CaptionedSource(DataSource):
         items = self.items()
         known = buckets(self.size, self.ratio, self.step)
         sizes = [self._bucket(item, known) for item in items]
-        conditions = Conditions([item.caption for item in items], encoder_of(self.encoder, self.tokens), self.cache)
+        conditions = Conditions([item.caption for item in items], encoder(self.encoder, self.tokens), self.cache)
         latents = Latents(items, sizes, self.latents, self.cache) if self.latents else None
         return Captioned(items, sizes, conditions, latents)
 
@@ -402,7 +396,7 @@ class Prompts(DataSource):
     """Folder of the cache; one in the home folder if None."""
 
     def open(self, split: str = "train") -> Dataset[Any]:
-        return Prompted(Conditions(self.texts(), encoder_of(self.encoder, self.tokens), self.cache))
+        return Prompted(Conditions(self.texts(), encoder(self.encoder, self.tokens), self.cache))
 
     def texts(self) -> list[str]:
         """The prompts, from the recipe and from the file."""

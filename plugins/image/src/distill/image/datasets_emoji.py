@@ -16,9 +16,9 @@ from torch.utils.data import Dataset
 from distill.core import DataSource
 from distill.core.data import Worded
 from distill.core.errors import DataError
-from distill.image.cache import Cache, digest
-from distill.image.captions import ENCODERS, EncoderName
-from distill.image.datasets_captioned import Conditions, excerpts
+from distill.image.datasets_captioned import excerpts
+from distill.methods.cache import Cache, digest
+from distill.methods.captions import ENCODERS, Conditions, EncoderName
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 HANDED = re.compile(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, interpolate, log_softmax, max_pool2d, normalize, relu, silu
 
 from distill.core.errors import DataError
-from distill.image.captions import MiniLM
+from distill.methods.captions import MiniLM
 
 
 class Features(nn.Module):
@@ -287,7 +287,7 @@ CLIP = "openai/clip-vit-large-patch14"
 def _clip(weights: str) -> Features:
     from transformers import AutoTokenizer, CLIPModel
 
-    from distill.image.prompts import quiet
+    from distill.methods.pipelines import quiet
 
     model = weights or CLIP
     try:

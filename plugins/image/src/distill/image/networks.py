@@ -21,7 +21,7 @@ from distill.core.errors import RecipeError
 from distill.core.paths import PATHS, Discrete, Flow, GaussianPath
 from distill.core.sampling import DDIM, Grid
 from distill.image import schedulers
-from distill.image.captions import ENCODERS
+from distill.methods.captions import ENCODERS
 
 Conditions = Mapping[str, Any]
 

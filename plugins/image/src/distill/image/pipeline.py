@@ -23,8 +23,9 @@ from distill.image import schedulers
 from distill.image.asked import Asked, Setting, retimed
 from distill.image.families import FAMILIES, Family
 from distill.image.modality import Image
-from distill.image.prompts import Encoder, quiet
+from distill.image.prompts import Encoder
 from distill.image.refused import why
+from distill.methods.pipelines import quiet
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from distill.core.errors import DataError
-from distill.image.cache import Cache
-from distill.image.captions import checked
 from distill.image.families import Family
+from distill.methods.cache import Cache
+from distill.methods.captions import checked
+from distill.methods.pipelines import encoders_digest, load, quiet
 
 
 @dataclass(frozen=True)
@@ -58,11 +54,7 @@ class Encoder:
     @cached_property
     def fingerprint(self) -> str:
         """Of everything that a condition depends on; other encoders, or another length, have another."""
-        said = hashlib.sha256(f"{self.pipeline.__name__} {self._length}".encode())
-        for path in sorted(self.folder.glob("t*/*")):  # text_encoder, text_encoder_2, tokenizer, ...
-            if path.is_file() and not path.parent.name.startswith("transformer"):
-                said.update(path.relative_to(self.folder).as_posix().encode() + _excerpts(path))
-        return said.hexdigest()[:16]
+        return encoders_digest(self.folder, self.pipeline.__name__, str(self._length))
 
     @property
     def _length(self) -> int | None:
@@ -126,43 +118,3 @@ def _pad(value: Tensor, rows: int) -> Tensor:
 def _single(value: Any) -> Tensor | None:
     """The one sample of what was encoded."""
     return None if value is None else value[0]
-
-
-def _excerpts(path: Path, pieces: int = 16, size: int = 4096) -> bytes:
-    """Size and evenly spaced pieces of a file: weights of many gigabytes are told apart without reading them all."""
-    total = path.stat().st_size
-    parts = [str(total).encode()]
-    with path.open("rb") as file:
-        for index in range(pieces):
-            file.seek(index * max(0, total - size) // max(1, pieces - 1))
-            parts.append(file.read(size))
-    return hashlib.sha256(b"".join(parts)).digest()
-
-
-def load(pipeline: Any, folder: Path, **parts: Any) -> Any:
-    """A pipeline from its folder; without telling the world that parts were left out on purpose."""
-    try:
-        with quiet():
-            return pipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True, **parts)
-    except (ImportError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
-        raise DataError(f"the text encoders of {folder} cannot be loaded: {error}") from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without diffusers' and transformers' remarks and progress bars."""
-    from diffusers.utils import logging as one
-    from transformers.utils import logging as other
-
-    levels = [each.get_verbosity() for each in (one, other)]
-    for each in (one, other):
-        each.set_verbosity_error()
-        each.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # what one part of diffusers says about another
-            yield
-    finally:
-        for each, level in zip((one, other), levels, strict=True):
-            each.set_verbosity(level)
-            each.enable_progress_bar()

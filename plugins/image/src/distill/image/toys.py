@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from distill.image.prompts import quiet
+from distill.methods.pipelines import quiet
 
 WORDS = [chr(code) for code in range(32, 127)]
 TEMPLATE = "Please draw with great care: {% for message in messages %}{{ message['content'] }}{% endfor %}"

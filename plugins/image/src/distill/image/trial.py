@@ -15,8 +15,8 @@ from distill.core import Denoiser, Rng, Role, Sampler, Samples
 from distill.core.contracts import Outcome
 from distill.image.families import pack
 from distill.image.pipeline import Pipeline
-from distill.image.prompts import quiet
 from distill.image.toys import SIZE, SIZES
+from distill.methods.pipelines import quiet
 
 PROMPTS = ("a red cat", "a big dog")
 """Of one length: pipelines that pad to the longest of a batch say something else of a text in other company."""

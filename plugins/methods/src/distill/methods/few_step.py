@@ -32,7 +32,7 @@ from distill.core import (
 )
 from distill.core.paths import Cosine
 from distill.core.plan import one_phase
-from distill.core.sampling import Consistency
+from distill.core.sampling import Consistency, Grid
 from distill.methods import digits, toys
 from distill.methods.losses import Match
 from distill.methods.networks import MLPDenoiser
@@ -49,12 +49,15 @@ class Neighbours(Trajectory):
 
     steps: int = 16
     """Steps of the grid."""
+    grid: Grid = Grid()
+    """Spacing of its times."""
 
     def events(self, batch: Batch, ctx: Context, *, attached: bool) -> Iterator[Event]:
         student, teacher = ctx.roles["student"], ctx.roles["teacher"]
         path = student.denoiser.path
-        t = (1 + ctx.rng.integers(self.steps, batch.size, stream="consistency/time")) / self.steps
-        s, noise = t - 1 / self.steps, batch.noise(ctx.rng, "consistency/noise")
+        times = torch.tensor(self.grid.times(path, self.steps)[::-1], device=ctx.rng.device)
+        k = 1 + ctx.rng.integers(self.steps, batch.size, stream="consistency/time")
+        t, s, noise = times[k], times[k - 1], batch.noise(ctx.rng, "consistency/noise")
         x_t = path.noised(batch.data, noise, t)
         x_s = path.jump(x_t, teacher.ask(x_t, t, batch.cond).x0, t, s)
         target = tree.where(s <= path.t_min, x_s, student.ask(x_s, s, batch.cond).x0)

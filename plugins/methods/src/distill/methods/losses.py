@@ -115,14 +115,27 @@ class ScoreDifference(Loss):
 
     def terms(self, event: Event, ctx: Context) -> Terms:
         with torch.no_grad():
-            x_t, t = renoised(event, ctx, self.teacher, self.times, "score")
             w = draw_guidance(self.guidance, self.guidance_to, ctx, "score/guidance")
-            real = consult(ctx.roles[self.teacher], x_t, t, event, guidance=guidance_of(w))
-            fake = self._own(event, ctx, x_t, t)
-            gradient = SCALES[self.units](tree.combine((1.0, fake), (-1.0, real.x0)), event.x, real)
+            gradient = self.gradient(event, ctx, w)
         return {"score_difference": surrogate(event.x, gradient)}
 
-    def _own(self, event: Event, ctx: Context, x_t: Any, t: Tensor) -> Any:
+    def gradient(self, event: Event, ctx: Context, w: float) -> Any:
+        """What x moves against, for a teacher with guidance w."""
+        x_t, t = renoised(event, ctx, self.teacher, self.times, "score")
+        return self.between(event, ctx, x_t, t, w)
+
+    def between(self, event: Event, ctx: Context, x_t: Any, t: Any, w: float) -> Any:
+        """The difference at a noised state, in the units asked for."""
+        real = consult(ctx.roles[self.teacher], x_t, t, event, guidance=self.guide(w))
+        fake = self.own(event, ctx, x_t, t)
+        return SCALES[self.units](tree.combine((1.0, fake), (-1.0, real.x0)), event.x, real)
+
+    def guide(self, w: float) -> Guidance | None:
+        """The teacher's guidance of weight w."""
+        return guidance_of(w)
+
+    def own(self, event: Event, ctx: Context, x_t: Any, t: Any) -> Any:
+        """x0 of the sample's own law at x_t: the critic's, or the sample itself, whose noise is known."""
         if not self.critic:
             return event.x
         return consult(ctx.roles[self.critic], x_t, t, event, guidance=guidance_of(self.critic_guidance)).x0
@@ -421,11 +434,13 @@ GENERATOR: dict[str, Callable[[Tensor], Tensor]] = {
     "softplus": lambda q: softplus(-q),
     "hinge": lambda q: -q,
     "squares": lambda q: (q.sigmoid() - 1) ** 2 / 2,
+    "least-squares": lambda q: (q - 1) ** 2,
 }
 DISCRIMINATOR: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "softplus": lambda real, fake: softplus(-real) + softplus(fake),
     "hinge": lambda real, fake: relu(1 - real) + relu(1 + fake),
     "squares": lambda real, fake: ((real.sigmoid() - 1) ** 2 + fake.sigmoid() ** 2) / 2,
+    "least-squares": lambda real, fake: (real - 1) ** 2 + fake**2,
 }
 
 
@@ -434,8 +449,8 @@ class _Adversarial(Loss):
     """Role whose hidden features the discriminator looks at; empty to let it look at the state itself."""
     heads: str = "discriminator"
     """Role of the discriminator's heads; empty to take the mean of each feature for a logit."""
-    form: Literal["softplus", "hinge", "squares"] = "softplus"
-    """Non-saturating, hinge, or least squares of probabilities."""
+    form: Literal["softplus", "hinge", "squares", "least-squares"] = "softplus"
+    """Non-saturating, hinge, least squares of probabilities, or of the logits themselves."""
     times: Times | None = UniformTimes()
     """Noise levels of what the discriminator sees; None for states as they are: at the event's `level`, or clean."""
     conditional: bool = False

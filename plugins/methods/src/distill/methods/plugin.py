@@ -125,6 +125,7 @@ def distill_losses() -> Sequence[Component]:
             "consistency",
             {"continuous-consistency": ("ContinuousConsistency", "Continuous-time consistency: sCM")},
         ),
+        *_parts("layers", {"self-teacher": ("SelfTeacher", "The last layer without some layers against all of them")}),
         *_parts("foresight", {"score-ahead": ("ScoreAhead", "A judge of predictions learns the score of their ends")}),
         *_parts("pairs", {"pair-regression": ("PairRegression", "Regression on stored noise and end-point pairs")}),
     ]
@@ -140,6 +141,7 @@ def distill_transforms() -> Sequence[Component]:
                 "scalar-input": ("ScalarInput", "An extra scalar input that changes nothing until it is trained"),
             },
         ),
+        *_parts("layers", {"layer-budget": ("LayerBudget", "Leave layers out where there is much noise: Presto")}),
         *_parts("negative", {"negative-attention": ("NegativeAttention", "Negative prompts in cross-attention: NASA")}),
         *_parts("policies", {"policy-head": ("PolicyHead", "A wider last layer that says a policy for a segment")}),
     ]

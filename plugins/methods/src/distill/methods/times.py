@@ -11,6 +11,17 @@ from torch import Tensor
 from distill.core import GaussianPath, Options, Rng
 
 
+def time_of(path: GaussianPath, noise: Tensor) -> Tensor:
+    """The times at which σ/α has these values, as near as the path's ends allow: the inverse of `path.logsnr`."""
+    low, high = (torch.full_like(noise, end, dtype=torch.float64) for end in (path.t_min, path.t_max))
+    level = -noise.double().log()
+    for _ in range(50):  # bisection: λ falls with t on every path
+        middle = (low + high) / 2
+        clean = path.logsnr(middle) > level
+        low, high = torch.where(clean, middle, low), torch.where(clean, high, middle)
+    return high.to(noise.dtype)
+
+
 class UniformTimes(Options):
     """Uniform between two fractions of the path's range."""
 
@@ -26,17 +37,22 @@ class UniformTimes(Options):
 
 
 class LogNormalTimes(Options):
-    """`ln t ~ N(mean, std²)`, the law of EDM's σ (Karras et al. 2022, table 1), clamped to the path's range."""
+    """`ln t ~ N(mean, std²)`, the law of EDM's σ (Karras et al. 2022, table 1), clamped to the path's range.
+
+    On a path whose time is not σ itself, `of: noise` draws σ/α so, and takes the time where the path has it.
+    """
 
     name: Literal["lognormal"] = "lognormal"
     mean: float = -1.2
     """Mean of ln t."""
     std: float = 1.2
     """Standard deviation of ln t."""
+    of: Literal["time", "noise"] = "time"
+    """What has this law: t, or σ/α."""
 
     def draw(self, path: GaussianPath, size: int, rng: Rng, stream: str) -> Tensor:
-        t = (self.mean + self.std * rng.normal(size, stream=stream)).exp()
-        return t.clamp(path.t_min, path.t_max)
+        drawn = (self.mean + self.std * rng.normal(size, stream=stream)).exp()
+        return time_of(path, drawn) if self.of == "noise" else drawn.clamp(path.t_min, path.t_max)
 
 
 class LogitNormalTimes(Options):
@@ -63,11 +79,14 @@ class KarrasTimes(Options):
     """Lower end of the uniform number."""
     high: float = 1.0
     """Upper end of the uniform number; 0.8 leaves out the noisiest fifth."""
+    noise: tuple[float, float] | None = None
+    """Draw σ/α so, between these two, in place of t between the path's ends."""
 
     def draw(self, path: GaussianPath, size: int, rng: Rng, stream: str) -> Tensor:
         u = self.low + (self.high - self.low) * rng.uniform(size, stream=stream)
-        a, b = path.t_min ** (1 / self.rho), path.t_max ** (1 / self.rho)
-        return (a + u * (b - a)) ** self.rho
+        a, b = (end ** (1 / self.rho) for end in self.noise or (path.t_min, path.t_max))
+        drawn = (a + u * (b - a)) ** self.rho
+        return time_of(path, drawn) if self.noise else drawn
 
 
 class ListedTimes(Options):

@@ -237,7 +237,7 @@ class View(Trajectory):
         with torch.set_grad_enabled(attached):
             state = subject.materialise(batch, ctx.rng)
             x = ctx.through_lens(state)
-        yield Event(x, ctx.conditions(batch.cond, state))
+        yield Event(x, ctx.conditions(batch.cond, state), targets={} if batch.x is None else {"real": batch.x})
 
 
 def draw_scalars(ranges: dict[str, tuple[float, float]], size: int, ctx: Context) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def track(file: Path, rate: float, bands: int, least: int = 1) -> Tensor:
     if length < least:
         raise DataError(
             f"{file} lasts {len(sound) / RATE:.2f} s, {length} frames at {rate:g} a second, and the clip has {least}: "
-            "give a longer track, or ask for fewer frames"
+            "give a longer track, or make the clip shorter"
         )
     hop = round(RATE / rate)
     energy = spectrogram(sample_rate=RATE, n_fft=max(1024, 2 * hop), hop_length=hop, n_mels=bands, center=True)(sound)
@@ -46,6 +46,24 @@ def track(file: Path, rate: float, bands: int, least: int = 1) -> Tensor:
     low, high = level.mean(1).min(), level.mean(1).max()
     out: Tensor = 2 * (level - low) / (high - low).clamp_min(FLOOR) - 1
     return out
+
+
+class Sound:
+    """A file of sound that is read on and on: samples [channels, n] of one or two channels."""
+
+    def __init__(self, file: Path) -> None:
+        import soundfile
+
+        self.file: Any = soundfile.SoundFile(file)
+        self.rate: int = self.file.samplerate
+        self.place = 0
+
+    def until(self, second: float) -> Any:
+        """The samples up to a moment, from where the last call ended."""
+        count = round(second * self.rate) - self.place
+        found = self.file.read(max(0, count), dtype="float32", always_2d=True)
+        self.place += len(found)
+        return found[:, :2].T.copy()
 
 
 def loudness(features: Tensor) -> Tensor:

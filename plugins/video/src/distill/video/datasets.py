@@ -14,8 +14,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from distill.core import DataSource
+from distill.core.data import Worded
 from distill.core.errors import DataError
+from distill.methods.captions import Conditions, checked
 from distill.video.audio import chorale, loudness, track
+from distill.video.texts import texts_of
 
 SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif", ".m4v", ".mpg", ".mpeg"}
 TRAINING_SHARE = 0.8
@@ -185,12 +188,30 @@ class Clips(Dataset[dict[str, Any]]):
         return {"x": pixels.float() / 127.5 - 1, "label": torch.tensor(self.ranks[clip])}
 
 
+class CaptionedClips(Worded):
+    """The same windows with what an encoder says of their captions, the ones of the clips, in place of the rank."""
+
+    def __init__(self, clips: Clips, conditions: Conditions) -> None:
+        self.clips, self.conditions = clips, conditions
+
+    @property
+    def captions(self) -> Sequence[str]:
+        return [self.conditions.captions[clip] for clip, _ in self.clips.windows]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        told = self.conditions[[self.clips.windows[row][0]]]
+        return {"x": self.clips[row]["x"], **{name: value[0] for name, value in told.items()}}
+
+
 class VideoFolder(DataSource):
     """A folder of video files, decoded with PyAV, resized and cut into windows of equal length that do not overlap.
 
-    A caption stands in a text file of the clip's own name (`bikes.mp4`, `bikes.txt`); the condition `label` is its rank
-    among the folder's captions in alphabetical order, and the dataset's `captions` lists them. Clips without one share
-    an empty caption.
+    A caption stands in a text file of the clip's own name (`bikes.mp4`, `bikes.txt`). With an encoder it becomes the
+    condition `text`, for networks that read; without one the condition `label` is its rank among the folder's captions
+    in alphabetical order, the dataset's `captions` lists them, and clips without one share an empty caption.
     """
 
     example: ClassVar[dict[str, Any]] = {"folder": "clips"}
@@ -207,6 +228,12 @@ class VideoFolder(DataSource):
     """Keep each n-th frame of the file."""
     mode: Literal["rgb24", "gray"] = "rgb24"
     """Colour or grey."""
+    encoder: str = ""
+    """Who encodes captions: minilm, wordllama, or the folder of a pipeline; captions are labels if empty."""
+    tokens: PositiveInt | None = None
+    """Length of the text; the encoder's own if None."""
+    cache: Path | None = None
+    """Folder of the cache of encoded captions; one in the home folder if None."""
 
     def open(self, split: str = "train") -> Dataset[Any]:
         if not self.folder.is_dir():
@@ -215,9 +242,21 @@ class VideoFolder(DataSource):
         if not files:
             raise DataError(f"{self.folder} holds no clips ({', '.join(sorted(SUFFIXES))})")
         said = [self.caption(path) for path in files]
-        captions = sorted(set(said))
         clips = [self.decode(path) for path in files]
-        return Clips(clips, [captions.index(text) for text in said], captions, self.frames)
+        captions = sorted(set(said))
+        windows = Clips(clips, [captions.index(text) for text in said], captions, self.frames)
+        if not self.encoder:
+            return windows
+        return CaptionedClips(
+            windows, Conditions(self._said(files, said), texts_of(self.encoder, self.tokens), self.cache)
+        )
+
+    def _said(self, files: Sequence[Path], captions: Sequence[str]) -> list[str]:
+        """The captions, if every clip has one."""
+        for path, caption in zip(files, captions, strict=True):
+            if not caption:
+                raise DataError(f"{path} has no caption: write {path.with_suffix('.txt').name} beside it")
+        return [checked(caption, str(path.with_suffix(".txt"))) for path, caption in zip(files, captions, strict=True)]
 
     def caption(self, file: Path) -> str:
         """What the text file beside a clip says; nothing if there is none."""

@@ -252,8 +252,9 @@ class MultiGuided(Loss):
     """One call of the student against several of its teacher, whose weights it is told, and against the data.
 
     FADA (arXiv:2412.16915): `‖p − p_T(w)‖² + λ ‖p − x‖²` in units of x0, at data noised anew, with weights drawn per
-    batch and given as the extra inputs `w_NAME`. The paper's rule for λ is not public; ours is
-    `λ = sg[min(1, ‖p − p_T(w)‖² / ‖p_T − x‖²)]`, so that data of which the teacher makes little count little.
+    batch and given as the extra inputs `w_NAME`. The paper's rule for λ is not public; ours is `min(1, q / e)²`, e
+    being the teacher's squared error on a sample at one noise level, the same for all, and q the lowest quartile of
+    the batch's: data that the teacher was made for count in full, and data that it finds strange count little.
     """
 
     conformance: ClassVar[dict[str, str]] = {"toy": "the toy's conditions have other names"}
@@ -269,6 +270,8 @@ class MultiGuided(Loss):
     """Weight of the data's side before λ; 0 leaves it out."""
     adaptive: bool = True
     """Weigh the data's side by λ."""
+    judged: float = 0.5
+    """Noise level at which the teacher judges the data for λ, as a fraction of the path's range."""
     times: Times = UniformTimes(low=0.02, high=0.98)
     """Noise levels."""
 
@@ -289,11 +292,16 @@ class MultiGuided(Loss):
         taught, data = distance("l2", said, wanted), distance("l2", said, event.x)
         terms = {"taught": self.taught * taught} if self.taught else {}
         if self.data:
-            level = self._level(taught, x_t, t, event, ctx) if self.adaptive else 1.0
+            level = self._level(event, ctx) if self.adaptive else 1.0
             terms["data"] = self.data * level * data
         return terms
 
     @torch.no_grad()
-    def _level(self, taught: Tensor, x_t: Any, t: Tensor, event: Event, ctx: Context) -> Tensor:
-        own = distance("l2", ctx.roles[self.teacher].ask(x_t, t, event.cond).x0, event.x)
-        return (taught / own.clamp_min(1e-8)).clamp_max(1)
+    def _level(self, event: Event, ctx: Context) -> Tensor:
+        """λ of each sample: [B]."""
+        teacher, level = ctx.roles[self.teacher], UniformTimes(low=self.judged, high=self.judged)
+        path, noise = teacher.denoiser.path, ctx.rng.normal_like(event.x, stream="guided/judged")
+        t = level.draw(path, tree.batch_size(event.x), ctx.rng, "guided/judged-at")
+        said = teacher.ask(path.noised(event.x, noise, t), t, event.cond).x0
+        error = distance("l2", said, event.x).float()
+        return (error.quantile(0.25) / error.clamp_min(1e-8)).clamp_max(1).square()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import PositiveInt
+from pydantic import PositiveInt, PrivateAttr
 from torch import Tensor
 
-from distill.core import Denoiser, Metric, State
-from distill.core.errors import DataError
+from distill.core import Batch, Denoiser, Metric, Rng, Role, State, tree
+from distill.core.errors import DataError, RecipeError
+from distill.core.probe import as_in_use
 from distill.methods.digits import frechet
 
 SEGMENTS = 8
@@ -92,6 +93,37 @@ def lookahead(denoiser: Denoiser, x: Tensor, t: Any, chunk: int, cond: Mapping[s
 
 
 # ---------------------------------------------------------------- components
+
+
+class Causality(Metric):
+    """Largest change of what a network says of a chunk when later frames change; 0 for a causal one.
+
+    It asks the student about noise, at the middle of its path; a network without chunks in chunks of one patch.
+    """
+
+    conformance: ClassVar[dict[str, str]] = {"measure": "it asks a network"}
+    needs_reference: ClassVar[bool] = False
+    clips: PositiveInt = 2
+    """Clips that it is asked about."""
+    _role: Role | None = PrivateAttr(None)
+
+    def asking(self, role: Role) -> Metric:
+        mine = self.model_copy()
+        mine._role = role
+        return mine
+
+    def measure(self, samples: State, reference: State, cond: Mapping[str, Any] | None = None) -> float:
+        if self._role is None or not isinstance(self._role.module, Denoiser):
+            raise RecipeError("causality asks a network, and these are samples alone: measure a run with distill eval")
+        denoiser, n = self._role.denoiser, self.clips
+        network: Any = denoiser.network
+        device = next(self._role.module.parameters()).device
+        told = {name: tree.to(tree.index(value, torch.arange(n)), device)
+                for name, value in (cond or {}).items() if name != "prompt"}  # fmt: skip
+        x: Any = Batch(n, shape=denoiser.shape).noise(Rng(0, device=device), "causality")
+        chunk = getattr(getattr(network, "reach", None), "chunk", 0) or getattr(network, "patch", (1,))[0]
+        with as_in_use(self._role):
+            return lookahead(denoiser, x, denoiser.path.t_max / 2, chunk, told)
 
 
 class _OnClips(Metric):

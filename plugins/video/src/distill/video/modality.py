@@ -12,7 +12,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from distill.core import Modality, Role, State
-from distill.core.contracts import Streaming
+from distill.core.contracts import Streaming, Way
 from distill.core.errors import DataError
 
 BORDER = 64
@@ -23,12 +23,18 @@ class Video(Modality):
     """Clips with one (grey) or three (RGB) channels."""
 
     suffix: ClassVar[str] = ".mp4"
+    pair: ClassVar[tuple[str, str] | None] = ("moving-teacher", "moving-student")
+    pair_steps: ClassVar[tuple[int, ...]] = (4,)
+    pair_data: ClassVar[dict[str, Any] | None] = {"name": "moving-digits", "size": 32, "frames": 24}
+    streams: ClassVar[bool] = True
     rate: PositiveFloat = 12.0
     """Frames a second of files."""
     columns: PositiveInt = 8
     """Frames of a clip on the contact sheet, evenly spaced."""
     rows: PositiveInt = 16
     """Most clips on a contact sheet; of more, evenly spaced ones are shown."""
+    beside_clips: PositiveInt = 6
+    """Clips of teacher and student each that a report shows side by side."""
     scale: PositiveInt | None = None
     """Pixels are drawn this many times larger; None makes frames below 64 pixels about that wide."""
 
@@ -57,8 +63,21 @@ class Video(Modality):
         write_gif(moving, path.with_suffix(".gif"), self.rate)
         return path
 
+    def side_by_side(self, ways: Mapping[str, Way], folder: Path) -> dict[str, str]:
+        """Clips of all ways in motion, as GIF and MP4, and the time until each frame is ready where chunks are made."""
+        from distill.video.latency import measured, plot, told
+        from distill.video.streaming import ChunkSampler
+
+        self.beside({name: self.decode(way.draw(self.beside_clips)) for name, way in ways.items()}, folder / "beside")
+        pictures = {"beside.gif": f"from top to bottom: {'; '.join(ways)}, from the same noises; also as beside.mp4"}
+        if any(isinstance(way.sampler, ChunkSampler) for way in ways.values()):
+            found = measured(ways)
+            (folder / "latency.svg").write_text(plot(found), encoding="utf-8")
+            pictures["latency.svg"] = told(found)
+        return pictures
+
     def beside(self, clips: Mapping[str, Tensor], path: Path) -> list[Path]:
-        """Clips of several makers (a teacher, its student), one row each, as MP4 and as GIF, with a file of the names.
+        """Clips of several makers (a teacher, its student), one row each, as MP4 and as GIF.
 
         All hold the same number of clips [B, F, C, H, W], made from the same noises.
         """
@@ -68,8 +87,7 @@ class Video(Modality):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_mp4(moving, path.with_suffix(".mp4"), self.rate)
         write_gif(moving, path.with_suffix(".gif"), self.rate)
-        path.with_suffix(".txt").write_text(f"from top to bottom: {'; '.join(clips)}\n", encoding="utf-8")
-        return [path.with_suffix(suffix) for suffix in (".mp4", ".gif", ".txt")]
+        return [path.with_suffix(suffix) for suffix in (".mp4", ".gif")]
 
     def _enlarged(self, pixels: Tensor) -> Tensor:
         scale = self.scale or max(1, 64 // pixels.shape[3])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,6 +17,7 @@ from distill.core.paths import PATHS
 from distill.methods.networks import TimeEmbedding
 from distill.video.attention import FRAMED, Pass, Reach, Rotary, framed_as, grid_of, turned, with_deferred
 from distill.video.streaming import ChunkSampler
+from distill.video.texts import said
 
 
 class Still(nn.Module):
@@ -206,6 +207,8 @@ class VideoDiT(Builder):
     """Values of a text's token; 0 is without text."""
     words: PositiveInt = 8
     """Tokens of a text."""
+    encoder: str = ""
+    """Who encodes texts: minilm, wordllama, or the folder of a pipeline."""
     audio: NonNegativeInt = 0
     """Features of a frame's sound; 0 is without sound."""
     reach: Reach = Reach()
@@ -239,6 +242,9 @@ class VideoDiT(Builder):
     def sampler(self) -> Sampler:
         kind = ChunkSampler if self.reach.chunk else Sampler
         return kind(steps=self.steps, guidance=self.guidance)
+
+    def encode(self, prompts: Sequence[str]) -> dict[str, Any]:
+        return said(self.encoder, self.words, prompts) if self.text else super().encode(prompts)
 
     def _null(self) -> dict[str, Any]:
         """Value of each condition when it is dropped."""

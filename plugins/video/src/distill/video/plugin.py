@@ -26,7 +26,10 @@ def _method(name: str, summary: str, target: str, paper: str) -> Component:
     )
 
 
-CLAIMED = ("dreammotion", "causvid", "self-forcing", "soulx-flashtalk", "fada", "mcm", "avdm2", "accvideo")
+CLAIMED = (
+    "dreammotion", "causvid", "self-forcing", "soulx-flashtalk", "fada", "mcm", "avdm2", "accvideo",
+    "resampling-forcing", "livetalk", "asd-ffe",
+)  # fmt: skip
 """Methods whose claims can be measured."""
 TRAJECTORIES = {
     "mixed": ("Mixed", "Another trajectory, on data that are partly the student's own answers"),
@@ -74,6 +77,13 @@ def distill_denoisers() -> Sequence[Component]:
     return [
         *_video("networks", {"video-dit": ("VideoDiT", "A compact video transformer, bidirectional or causal")}),
         *_video(
+            "teachers",
+            {
+                "moving-teacher": ("MovingTeacher", "A small trained video-dit: 32x32 moving digits by label"),
+                "moving-student": ("MovingStudent", "moving-teacher made causal, in four steps a chunk"),
+            },
+        ),
+        *_video(
             "wrapped",
             {
                 "wan": ("Wan", "diffusers' WanTransformer3DModel, by text"),
@@ -104,6 +114,7 @@ def distill_metrics() -> Sequence[Component]:
             "appearance-frechet": ("AppearanceFrechet", "Frechet distance of frames; lower is better"),
             "motion-frechet": ("MotionFrechet", "Frechet distance of frame differences; lower is better"),
             "drift": ("Drift", "Distance of each later eighth of a clip to its first; lower is better"),
+            "causality": ("Causality", "What earlier chunks owe to later frames; 0 for a causal network"),
             "flicker": ("Flicker", "Second difference in time against the data's; lower is better"),
         },
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,9 +10,8 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from distill.core import Rng, Role, Sampler
-from distill.core.sampling import ALONE
 from distill.video.attention import Reach
-from distill.video.streaming import ChunkSampler, Stream, reach_of, share
+from distill.video.streaming import ChunkSampler, Conditions, Stream, reach_of, share
 from distill.video.trajectories import continued, thinned
 
 
@@ -37,16 +36,11 @@ class FirstChunk(ChunkSampler):
         """Of a later chunk."""
         return self.of(self.later_steps).calls(path)
 
-    @torch.no_grad()
-    def sample(
-        self, role: Role, noise: Any, cond: Any = None, rng: Rng | None = None, roles: Mapping[str, Role] = ALONE
-    ) -> Any:
+    def chunks(self, role: Role, noise: Tensor, cond: Conditions, rng: Rng | None = None) -> Iterator[Tensor]:
         stream, size = Stream.of(role, self.of(self.first_steps), rng), reach_of(role.denoiser).chunk
-        parts: list[Tensor] = []
         for n, x in enumerate(noise.split(size, 1)):
-            parts.append(stream.chunk(x, share(cond or {}, n * size, x.shape[1])))
+            yield stream.chunk(x, share(cond, n * size, x.shape[1]))
             stream.sampler = self.of(self.later_steps)
-        return torch.cat(parts, 1)
 
 
 class Windowed(ChunkSampler):
@@ -55,13 +49,11 @@ class Windowed(ChunkSampler):
     reach: Reach = Reach(chunk=3, window=6, sink=9)
     """Which frames a frame sees in sampling."""
 
-    def sample(
-        self, role: Role, noise: Any, cond: Any = None, rng: Rng | None = None, roles: Mapping[str, Role] = ALONE
-    ) -> Any:
+    def chunks(self, role: Role, noise: Tensor, cond: Conditions, rng: Rng | None = None) -> Iterator[Tensor]:
         network: Any = role.denoiser.network
         before, network.reach = network.reach, self.reach
         try:
-            return super().sample(role, noise, cond, rng, roles)
+            yield from super().chunks(role, noise, cond, rng)
         finally:
             network.reach = before
 

@@ -12,16 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.core import Cache, Denoiser, Rng, Role, RollingCache, Sampler, rollout
+from distill.core import Cache, Denoiser, Rng, Role, RollingCache, Sampler, rollout, tree
 from distill.core.contracts import Streaming
 from distill.core.errors import DataError, RecipeError
 from distill.core.probe import as_in_use
 from distill.core.sampling import ALONE, Move
 from distill.video.attention import FRAMED, Reach
+from distill.video.audio import Sound, track
 
 Conditions = Mapping[str, Any]
 MODES = {1: "gray", 3: "rgb24"}
 """FFmpeg's name for frames of so many channels."""
+
+AAC_RATE = 48_000
+"""Samples a second of a film's sound."""
 
 
 def reach_of(denoiser: Denoiser) -> Reach:
@@ -137,45 +141,66 @@ class ChunkSampler(Sampler):
     def sample(
         self, role: Role, noise: Any, cond: Any = None, rng: Rng | None = None, roles: Mapping[str, Role] = ALONE
     ) -> Any:
+        return torch.cat(list(self.chunks(role, noise, cond or {}, rng)), 1)
+
+    def chunks(self, role: Role, noise: Tensor, cond: Conditions, rng: Rng | None = None) -> Iterator[Tensor]:
+        """The parts of a clip as they are made, [B, chunk, C, H, W] each, without gradients."""
         stream, size = Stream.of(role, self, rng), reach_of(role.denoiser).chunk
-        parts = noise.split(size, 1)
-        return torch.cat([stream.chunk(x, share(cond or {}, n * size, x.shape[1])) for n, x in enumerate(parts)], 1)
+        for n, x in enumerate(noise.split(size, 1)):
+            yield stream.chunk(x, share(cond, n * size, x.shape[1]))
 
 
 class Film:
-    """An MP4 in fragments, one a chunk: what was written plays, however the process ends."""
+    """An MP4 in fragments, with sound if there is any: what was written plays, however the process ends."""
 
-    def __init__(self, path: Path, rate: float) -> None:
+    def __init__(self, path: Path, rate: float, sound: Sound | None = None) -> None:
         import av
 
         path.parent.mkdir(parents=True, exist_ok=True)
-        flags = {"movflags": "+frag_every_frame+empty_moov+default_base_moof", "flush_packets": "1"}
+        flags = {"movflags": "+empty_moov+default_base_moof+delay_moov", "frag_duration": "1000", "flush_packets": "1"}
         self.file: Any = av.open(str(path), "w", format="mp4", options=flags)
         self.rate = Fraction(rate).limit_denominator(1001)
         self.track: Any = None
+        self.heard: Any = None
+        self.sound, self.count = sound, 0
         self.codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
 
     def __enter__(self) -> Film:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self.track is not None:
-            self.file.mux(self.track.encode())
+        for each in (self.track, self.heard):
+            if each is not None:
+                self.file.mux(each.encode())
         self.file.close()
 
     def write(self, pixels: Tensor) -> None:
-        """Add frames, bytes [F, H, W, 3]; odd sides lose a line."""
+        """Add frames, bytes [F, H, W, 3], and what is heard meanwhile; odd sides lose a line."""
         import av
 
         height, width = (side - side % 2 for side in pixels.shape[1:3])
         self.track = self.track or self._track(height, width)
         for frame in pixels[:, :height, :width].contiguous().numpy():
             self.file.mux(self.track.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        self.count += len(pixels)
+        if self.sound is not None:
+            self._hear(self.sound)
+
+    def _hear(self, sound: Sound) -> None:
+        import av
+
+        start, samples = sound.place, sound.until(self.count / float(self.rate))
+        if samples.shape[1]:
+            layout = "stereo" if len(samples) == 2 else "mono"
+            part = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
+            part.sample_rate, part.pts, part.time_base = sound.rate, start, Fraction(1, sound.rate)
+            self.file.mux(self.heard.encode(part))
 
     def _track(self, height: int, width: int) -> Any:
         tuned = {"tune": "zerolatency", "preset": "veryfast", "g": "12"} if self.codec == "libx264" else {"g": "12"}
         track = self.file.add_stream(self.codec, rate=self.rate, options=tuned)
         track.width, track.height, track.pix_fmt = width, height, "yuv420p"
+        self.heard = self.file.add_stream("aac", rate=AAC_RATE) if self.sound else None
         return track
 
 
@@ -194,38 +219,69 @@ def frames_of(file: Path, denoiser: Denoiser) -> Tensor:
     return pixels[None] / 127.5 - 1
 
 
-def made(stream: Stream, frames: int, rate: float, schedule: Sequence[tuple[float, Conditions]]) -> Iterator[Tensor]:
-    """Chunk after chunk of so many new frames; the schedule says what they show from which second on."""
+def made(
+    stream: Stream, frames: int, rate: float, schedule: Sequence[tuple[float, Conditions]], given: int = 0
+) -> Iterator[Tensor]:
+    """Chunk after chunk of so many new frames; the schedule says what they show from which second on.
+
+    What has one value a frame has them for the given frames first.
+    """
     denoiser, rng = stream.role.denoiser, stream.rng or Rng(0)
     shape: Any = denoiser.shape
     for start in range(0, frames, size := reach_of(denoiser).chunk):
         cond = [said for second, said in schedule if second * rate <= start][-1]
         noise = rng.normal(1, size, *shape[1:], stream="sample/start")
-        yield stream.chunk(noise, share(cond, start, size))[:, : frames - start]
+        yield stream.chunk(noise, share(cond, given + start, size))[:, : frames - start]
 
 
 def write(role: Role, request: Streaming, rate: float, pixels: Callable[[Tensor], Tensor]) -> str:
     """Stream a clip into a file; `pixels` makes bytes [F, H, W, 3] of states [1, F, C, H, W]."""
-    device = next(role.module.parameters()).device
+    device, chunk = next(role.module.parameters()).device, reach_of(role.denoiser).chunk
     stream = Stream.of(role, request.sampler, Rng(request.seed, device=device))
-    schedule = [
-        (second, {name: _to(value, device) for name, value in cond.items()}) for second, cond in request.conditions
-    ]
     given = frames_of(request.start, role.denoiser).to(device) if request.start else None
-    count, latency, before = max(1, round(request.seconds * rate)), 0.0, time.perf_counter()
-    with torch.inference_mode(), as_in_use(role), Film(request.out, rate) as film:
+    before, count = 0 if given is None else given.shape[1], max(1, round(request.seconds * rate))
+    chunks = -(-count // chunk)
+    heard = followed(request.files, role.denoiser, rate, before + count)
+    schedule = [
+        (second, tree.to(lasting({**cond, **heard}, before + count, before + chunks * chunk), device))
+        for second, cond in request.conditions
+    ]
+    sound = Sound(request.files["audio"]) if "audio" in request.files else None
+    latency, started = 0.0, time.perf_counter()
+    with torch.inference_mode(), as_in_use(role), Film(request.out, rate, sound) as film:
         if given is not None:
             film.write(pixels(given))
-            stream.follow(given, share(schedule[0][1], 0, given.shape[1]))
-        for x in made(stream, count, rate, schedule):
+            stream.follow(given, share(schedule[0][1], 0, before))
+        for x in made(stream, count, rate, schedule, before):
             film.write(pixels(x))
-            latency = latency or time.perf_counter() - before
-    seconds, chunks = time.perf_counter() - before, -(-count // reach_of(role.denoiser).chunk)
+            latency = latency or time.perf_counter() - started
+    seconds = time.perf_counter() - started
     return (
         f"{count} frames in {request.out}: {count / seconds:.1f} frames a second, first frame after "
         f"{1000 * latency:.0f} ms, {stream.calls / chunks:.3g} calls a chunk"
     )
 
 
-def _to(value: Any, device: torch.device) -> Any:
-    return value.to(device) if isinstance(value, Tensor) else value
+def followed(files: Mapping[str, Path], denoiser: Denoiser, rate: float, frames: int) -> dict[str, Tensor]:
+    """The conditions that files hold for every frame, [1, F, D] each.
+
+    Raises:
+        DataError: a file ends before the clip does.
+        RecipeError: the network takes no such condition.
+    """
+    for name in files:
+        if name not in FRAMED or name not in denoiser.null:
+            raise RecipeError(
+                f"the network takes no '{name}' that follows a file; it takes {', '.join(denoiser.null) or 'nothing'}"
+            )
+    return {name: track(file, rate, denoiser.null[name].shape[-1], frames)[None] for name, file in files.items()}
+
+
+def lasting(cond: Conditions, frames: int, whole: int) -> dict[str, Any]:
+    """The conditions of a clip; what has one value a frame stays as it ends until the last chunk is whole."""
+    own = share(cond, 0, frames)
+    for name in FRAMED:
+        if name in own and own[name].ndim == 3 and own[name].shape[1] == frames:
+            last = own[name][:, -1:].expand(-1, whole - frames, -1)
+            own[name] = torch.cat([own[name], last], 1)
+    return own

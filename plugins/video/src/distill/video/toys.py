@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from distill.core import Cache, Denoiser, Rng, Role, Sampler, Samples, State
 from distill.core.paths import Flow, GaussianPath
@@ -228,6 +230,33 @@ def judged(role: Role, sampler: Sampler, seed: int, real: Tensor, size: int = 20
     """Appearance and motion distance of drawn clips to real ones."""
     clips = plain.draw(role, sampler, size, seed + 300)
     return metrics.appearance(clips, real), metrics.motion(clips, real)
+
+
+# ---------------------------------------------------------------- points that circle
+
+CIRCLING = "points that circle at 0.25 to 0.75 radians a frame, 6 frames: poor clips at radius 0.5, pictures at 1"
+
+
+def circling(poor: bool, seed: int, count: int = 4096) -> Tensor:
+    """Clips of a point that goes around evenly, at radius 1 ± 0.03, or 0.5 ± 0.12 if poor: [N, 6, 2, 1, 1]."""
+    rng, (radius, spread) = Rng(seed + 60), (0.5, 0.12) if poor else (1.0, 0.03)
+    start = 2 * math.pi * rng.uniform(count, 1, stream="start")
+    angle = start + (0.25 + 0.5 * rng.uniform(count, 1, stream="speed")) * torch.arange(ROLL)
+    radii = radius + spread * rng.normal(count, 1, stream="radius")
+    return (radii[..., None] * torch.stack([angle.cos(), angle.sin()], -1))[..., None, None]
+
+
+@cache
+def circling_start(seed: int, steps: int = 600) -> Denoiser:
+    """A perceptron fitted to poor clips of circling points: teacher, and start of students."""
+    network = MLPDenoiser(shape=(ROLL, 2, 1, 1), width=128, depth=3, kind="x0")
+    method = plain.Fitted(network=network, steps=steps, level="one", lr=2e-3)
+    return plain.train(method, {}, data=Samples(x=circling(True, seed)), size=256, seed=seed).roles["student"].denoiser
+
+
+def directions(clips: Tensor) -> Tensor:
+    """Where the point of each frame lies, whatever its radius: [B, 12]."""
+    return normalize(clips.flatten(2), dim=-1).flatten(1)
 
 
 # ---------------------------------------------------------------- small causal networks

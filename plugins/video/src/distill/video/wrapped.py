@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -25,6 +25,7 @@ from distill.core.paths import PATHS, Discrete
 from distill.core.sampling import DDIM, Grid
 from distill.video.attention import Pass, Reach, Rotary, grid_of, turned, unit, with_deferred
 from distill.video.streaming import ChunkSampler
+from distill.video.texts import PipelineTexts, said, texts_of
 
 Conditions = Mapping[str, Any]
 
@@ -331,6 +332,8 @@ class VideoNetwork(Builder):
     """Height and width of a clip's latents."""
     words: PositiveInt = 512
     """Tokens of a text."""
+    encoder: str = ""
+    """Who encodes texts: minilm, wordllama, or the folder of a pipeline; that of `model` if empty."""
     reach: Reach = Reach()
     """Which frames a frame attends to."""
     path: Literal["", "flow", "cosine"] = ""
@@ -353,9 +356,8 @@ class VideoNetwork(Builder):
         grid_of(*self.size, network.patch[1:])
         network.reach.over(network.patch[0])
         path, kind = self.family
-        null = torch.zeros(self.words, network.net.config[self.text_width])
         return Denoiser(
-            network, PATHS[self.path]() if self.path else path(), self.kind or kind, null={"text": null},
+            network, PATHS[self.path]() if self.path else path(), self.kind or kind, null=self._null(network),
             shape=(self.frames, self.channels(network), *self.size), taps=self.taps(network),
         )  # fmt: skip
 
@@ -374,6 +376,20 @@ class VideoNetwork(Builder):
     def sampler(self) -> Sampler:
         kind = ChunkSampler if self.reach.chunk else Sampler
         return kind(steps=self.steps, grid=Grid(shift=self.shift), solver=DDIM(), guidance=self.guidance)
+
+    def encode(self, prompts: Sequence[str]) -> dict[str, Any]:
+        return said(self._encoder, self.words, prompts)
+
+    @property
+    def _encoder(self) -> str:
+        return self.encoder or (self.model if (Path(self.model) / "model_index.json").is_file() else "")
+
+    def _null(self, network: WrappedVideo) -> dict[str, Any]:
+        """What stands for no text: the empty one, where a pipeline encodes texts."""
+        texts = texts_of(self._encoder, self.words) if self._encoder else None
+        if isinstance(texts, PipelineTexts):
+            return texts.null
+        return {"text": torch.zeros(self.words, network.net.config[self.text_width])}
 
     def _net(self) -> Any:
         import diffusers

@@ -6,10 +6,10 @@ import torch
 
 from distill.core import Claim, Role, Roles, Row, Sampler, Samples
 from distill.core.sampling import Grid
-from distill.image.captions import MiniLM
 from distill.image.datasets_emoji import named
 from distill.image.teachers import EmojiTeacher
 from distill.methods import toys
+from distill.methods.captions import MiniLM
 from distill.methods.papers.sfd import SFD
 
 CALLS, STEPS, SIZE, LR, LONG, JUDGED = 4, 60, 8, 4e-5, 50, 16

@@ -1,60 +1,96 @@
-"""Claim of MCM: a motion head lets pictures decide how frames look, at the motion of the clips."""
+"""Claim of MCM: through a motion head, pictures decide how frames look and the teacher how they move."""
 
 from __future__ import annotations
 
 import copy
 from typing import Any
 
-from distill.core import Claim, Engine, Optimiser, Row
+import torch
+from torch import Tensor
+
+from distill.core import Claim, Engine, Optimiser, Role, Row, Sampler, Samples
 from distill.methods import toys as plain
-from distill.video import toys
-from distill.video.losses import MotionHead
+from distill.methods.toys import sliced_wasserstein
+from distill.video import metrics, toys
+from distill.video.losses import FrameHead, MotionHead
 from distill.video.papers.mcm import MCM
 
-STEPS = 500
-HEAD = MotionHead(kernel=3)
-RATES: dict[str, Any] = {
-    "optimiser": Optimiser(lr=3e-4, betas=(0, 0.99), schedule="cosine"),
-    "heads_optimiser": Optimiser(lr=5e-4, betas=(0, 0.99)),
+STEPS, WEIGHT, SIZE = 400, 0.05, 2000
+OPTIONS: dict[str, Any] = {
+    "steps": STEPS,
+    "points": 10,
+    "frames": toys.ROLL,
+    "adversarial": WEIGHT,
+    "motion": MotionHead(width=128),
+    "heads": FrameHead(width=16),
+    "optimiser": Optimiser(lr=1e-3, betas=(0, 0.99), schedule="cosine"),
+    "heads_optimiser": Optimiser(lr=2e-3, betas=(0, 0.99)),
 }
+VARIANTS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "raw": {"motion": None},
+    "data": {"own": 0.0},
+    "pictures": {"motion": None, "consistency": 0.0},
+}
+"""The method; clips compared themselves; without own answers among the data; without the teacher's flow."""
 
 
 def trained(seed: int, **options: Any) -> Engine:
-    """A student of a teacher of blurred clips, beside sharp pictures."""
-    method = MCM(**{"steps": STEPS, "motion": HEAD, "adversarial": 0.1, **RATES, **options})
-    teacher = copy.deepcopy(toys.rolling_start(seed, True))
-    return plain.train(method, {"teacher": teacher}, data=toys.rolling(True, seed), size=128, seed=seed)
+    """A student of a teacher of poor clips, beside good pictures."""
+    pictures = toys.circling(False, seed + 50)[:, 0]
+    data = Samples(x=toys.circling(True, seed), picture=pictures)
+    teacher = copy.deepcopy(toys.circling_start(seed))
+    return plain.train(MCM(**{**OPTIONS, **options}), {"teacher": teacher}, data=data, size=128, seed=seed)
+
+
+def judged(role: Role, sampler: Sampler, seed: int) -> dict[str, float]:
+    """Distances to good clips: of frames, of frame differences, and of where points lie over a clip."""
+    good = toys.circling(False, seed + 7)[:SIZE]
+    clips: Tensor = plain.draw(role, sampler, SIZE, seed + 300)
+    return {
+        "appearance": sliced_wasserstein(metrics.frames(clips).flatten(1), metrics.frames(good).flatten(1)),
+        "changes": metrics.motion(clips, good),
+        "motion": sliced_wasserstein(toys.directions(clips), toys.directions(good)),
+    }
 
 
 def claim(seed: int) -> Claim:
-    """Rolling digits: the clips are blurred, the pictures sharp."""
-    sharp = toys.rolling(False, seed + 7).tensors["x"]
-
-    def judged(engine: Engine, steps: int) -> tuple[float, float]:
-        return toys.judged(engine.roles["student"], engine.sampler.with_steps(steps), seed, sharp)
-
-    full, raw, pure = trained(seed), trained(seed, motion=None), trained(seed, own=0.0)
-    ours, bare = judged(full, 4), judged(raw, 4)
-    mixed, unmixed = judged(full, 1)[0], judged(pure, 1)[0]
+    """Points that circle: clips at half the radius of the pictures."""
+    teacher = Role("teacher", toys.circling_start(seed))
+    engines = {name: trained(seed, **options) for name, options in VARIANTS.items()}
+    with torch.no_grad():
+        theirs = judged(teacher, Sampler(steps=20), seed)
+        one, four = (
+            {name: judged(e.roles["student"], e.sampler.with_steps(n), seed) for name, e in engines.items()}
+            for n in (1, 4)
+        )
+    full, raw, pictures = (four[name] for name in ("full", "raw", "pictures"))
+    own = one["full"]["appearance"], one["data"]["appearance"]
     return Claim(
         "mcm",
         "Consistency through a learnt motion head leaves appearance to a GAN on pictures.",
         [
-            Row("4 steps: appearance distance / without the head", ours[0] / bare[0], "<=", 0.8, f"{bare[0]:.2f}"),
-            Row("4 steps: motion distance / without the head", ours[1] / bare[1], "<=", 1.1, f"{bare[1]:.2f}"),
-            Row("1 step: appearance / without own answers as data", mixed / unmixed, "<=", 0.95, f"{unmixed:.2f}"),
+            Row("4 steps: appearance distance / without the head", full["appearance"] / raw["appearance"], "<=", 0.5,
+                f"{raw['appearance']:.3f}, teacher {theirs['appearance']:.3f}"),
+            Row("4 steps: distance of frame differences / without the head", full["changes"] / raw["changes"],
+                "<=", 1.1, f"{raw['changes']:.4f}"),
+            Row("4 steps: motion distance / that of pictures alone", full["motion"] / pictures["motion"], "<=", 0.33,
+                f"{pictures['motion']:.3f}, teacher {theirs['motion']:.3f}, without the head {raw['motion']:.3f}"),
+            Row("1 step: appearance distance / without own answers as data", own[0] / own[1], "<=", 0.95,
+                f"{own[1]:.3f}"),
         ],
         broken=BROKEN,
         open=OPEN,
-        settings={"data": toys.ROLLING, "features": "PCA-32", "seed": seed, "steps": STEPS},
+        settings={"data": toys.CIRCLING, "weight of the GAN": WEIGHT, "seed": seed, "steps": STEPS},
     )  # fmt: skip
 
 
-BROKEN = "The motion head left out, and the own answers left out: both are measured in each run."
+BROKEN = "The motion head, the own answers and the consistency left out, one at a time: all measured in each run."
 OPEN = (
-    "That the motion head helps. Seed 0, 500 steps, GAN of weight 0.1: in 4 steps appearance and motion distances "
-    "were 29.8 and 24.3 with it, 25.4 and 23.2 without; in 1 step 8.2 and 17.0 with, 8.1 and 16.2 without. "
-    "Samples of 4 steps are worse than those of 1, which points at too strong a GAN at low noise levels. The "
-    "claim is not confirmed; the code agrees with the equations, and the thresholds are those of the method as it "
-    "was written down before."
+    "On seed 1 frames follow the pictures almost as well without the head (0.149, with it 0.130): the claim does not "
+    "hold there. The gain is one of balance: without the head frames stay poor up to some weight of the GAN, which "
+    "differs between runs, and follow it from there on. Seed 0, 2 frames a clip, head of width 32, appearance with and "
+    "without the head: 0.26 and 0.37 at weight 0.03, 0.07 and 0.07 at 0.1. On blurred rolling digits (50 points, 500 "
+    "steps, weight 0.1, seed 0) the head did not help, 29.8 against 25.4 in 4 steps: there the GAN spoils low noise "
+    "levels. DINOv2 features and the gradient penalty are not part of this."
 )

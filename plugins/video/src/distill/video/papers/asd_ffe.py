@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from distill.core import Loss, Phase, RoleSpec, Sampler, Update
+from distill.core import Phase, RoleSpec, Sampler, Update
 from distill.core.sampling import Consistency
 from distill.methods.losses import RelativisticDiscriminator, RelativisticGenerator
 from distill.methods.times import UniformTimes
@@ -50,7 +50,9 @@ class ASDFFE(SelfForcing):
         if not self.pair.weight:
             return matching
         pairs = TwoRollouts(times=self.times)
-        sides: tuple[Loss, ...] = (self.pair, self.pair_discriminator)
-        updates = [Update(trajectory=pairs, loss=loss, every=self.critic_updates) for loss in sides]
+        updates = [
+            Update(trajectory=pairs, loss=self.pair, every=self.critic_updates),
+            Update(trajectory=pairs, loss=self.pair_discriminator),
+        ]
         optimisers = matching.optimisers | {"discriminator": self.critic_optimiser}
         return matching.model_copy(update={"updates": (*matching.updates, *updates), "optimisers": optimisers})

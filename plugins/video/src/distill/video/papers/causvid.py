@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from distill.core import Loss, Method, Optimiser, Phase, Plan, RoleSpec, Sampler, Trajectory, Update
+from distill.core import EMA, Copy, Loss, Method, Optimiser, Phase, Plan, RoleSpec, Sampler, Trajectory, Update
 from distill.core.sampling import Consistency, Grid
 from distill.methods.losses import Denoise, Match, ScoreDifference
 from distill.methods.pairs import RecordStates
@@ -37,7 +37,9 @@ class CausVid(Method):
     clean_keys: bool = True
     """Chunks of the first phase may be clean context too."""
     routes: int = 1500
-    """How many are stored; 0 leaves out the first phase."""
+    """How many are stored; 0 leaves out the first phase, unless it has data."""
+    ends: Literal["routes", "data"] = "routes"
+    """What the first phase regresses to: the ends of the teacher's routes, or data, noised anew."""
     first: int = 3000
     """Iterations of the first phase; `steps` are those of the second."""
     score: ScoreDifference = ScoreDifference(times=LEVELS, guidance=4.5)
@@ -46,6 +48,8 @@ class CausVid(Method):
     """The critic's denoising of the student's clips."""
     critic_updates: int = 5
     """Updates of the critic per update of the student."""
+    student_ema: float | None = None
+    """Decay of an average of the student in the second phase, which is then the result."""
     regression: Optimiser = Optimiser(lr=2e-6, clip=10)
     """The student's optimiser in the first phase."""
     student_optimiser: Optimiser = Optimiser(lr=2e-6, clip=10)
@@ -55,7 +59,8 @@ class CausVid(Method):
 
     def roles(self) -> dict[str, RoleSpec]:
         student = RoleSpec(copy_of="teacher", transforms=(Causal(reach=self.reach),))
-        return {"student": student, "critic": RoleSpec(copy_of="teacher")}
+        average = {"student_ema": RoleSpec(copy_of="student", frozen=True)} if self.student_ema else {}
+        return {"student": student, "critic": RoleSpec(copy_of="teacher"), **average}
 
     def events(self) -> Trajectory:
         """Where the second phase finds its clips."""
@@ -74,21 +79,36 @@ class CausVid(Method):
         return ChunkSampler(times=self.times, steps=len(self.times), solver=Consistency())
 
     def plan(self, teacher: Any) -> Plan:
-        return Plan(phases=(*self._first(self.walk or teacher), self._second()), sampler=self.sampler())
+        return Plan(
+            phases=(*self._first(self.walk or teacher), self._second()), sampler=self.sampler(),
+            result="student_ema" if self.student_ema else "student",
+        )  # fmt: skip
 
     def _first(self, walk: Sampler) -> tuple[Phase, ...]:
+        if self.ends == "data":
+            return (
+                self._regression(Update(trajectory=ChunkNoise(times=(*self.times, 0.0)), loss=Match(target="real"))),
+            )
         if not self.routes:
             return ()
         keys = ChunkKeys(at=self.at, sampler=walk, clean=self.clean_keys)
-        learn = Phase(
-            name="regression", steps=self.first, updates=(Update(trajectory=keys, loss=Match()),),
+        routes = Phase(name="routes", fit=RecordStates(count=self.routes, sampler=walk, at=self.at))
+        return routes, self._regression(Update(trajectory=keys, loss=Match()))
+
+    def _regression(self, update: Update) -> Phase:
+        begin = (Copy(target="student_ema"),) if self.student_ema else ()
+        return Phase(
+            name="regression",
+            steps=self.first,
+            updates=(update,),
             optimisers={"student": self.regression},
-        )  # fmt: skip
-        return Phase(name="routes", fit=RecordStates(count=self.routes, sampler=walk, at=self.at)), learn
+            at_end=begin,
+        )
 
     def _second(self) -> Phase:
         events, moved = self.events(), {role for loss in self.critics() for role in loss.moves}
         updates = [Update(trajectory=events, loss=loss, every=self.critic_updates) for loss in self.students()]
         updates += [Update(trajectory=events, loss=loss) for loss in self.critics()]
         optimisers = {role: self.critic_optimiser for role in moved} | {"student": self.student_optimiser}
-        return Phase(name="matching", steps=self.steps, updates=tuple(updates), optimisers=optimisers)
+        average = (EMA(decay=self.student_ema, every=self.critic_updates),) if self.student_ema else ()
+        return Phase(name="matching", steps=self.steps, updates=tuple(updates), optimisers=optimisers, actions=average)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from distill.core import EMA, Optimiser, Phase, Plan, RoleSpec, Sampler
+from distill.core import Optimiser, Sampler
 from distill.core.sampling import Consistency, Grid
 from distill.video.attention import Reach
 from distill.video.losses import GuidedScore
@@ -34,7 +34,7 @@ class LiveTalk(SelfForcing):
     """Distribution matching: levels, weights of the conditions, anchors."""
     streamed: Reach = Reach(chunk=3, window=6, sink=9)
     """What frames of a stream see: the first ones, and a window that rolls."""
-    average: float = 0.99
+    student_ema: float | None = 0.99
     """Decay of the average of the student that is the result."""
     regression: Optimiser = Optimiser(lr=4e-5, clip=10)
     """The student's optimiser in the first phase."""
@@ -43,15 +43,5 @@ class LiveTalk(SelfForcing):
     critic_optimiser: Optimiser = Optimiser(lr=8e-7, betas=(0, 0.999))
     """The critic's optimiser."""
 
-    def roles(self) -> dict[str, RoleSpec]:
-        return super().roles() | {"student_average": RoleSpec(copy_of="student", frozen=True)}
-
     def sampler(self) -> Sampler:
         return Windowed(times=self.times, steps=len(self.times), solver=Consistency(), reach=self.streamed)
-
-    def plan(self, teacher: Any) -> Plan:
-        return super().plan(teacher).model_copy(update={"result": "student_average"})
-
-    def _second(self) -> Phase:
-        average = EMA(target="student_average", decay=self.average, every=self.critic_updates)
-        return super()._second().model_copy(update={"actions": (average,)})

@@ -34,6 +34,8 @@ class MCM(Method):
     """Share of the student's own answers among the data; 0 leaves the mixed trajectory out."""
     motion: MotionHead | None = MotionHead()
     """The motion head; None compares the clips themselves."""
+    consistency: float = 1.0
+    """Weight of the agreement along the flow; 0 leaves it out, and pictures alone teach."""
     frames: int = 2
     """Frames of each clip that the discriminator sees."""
     adversarial: float = 1.0
@@ -70,7 +72,8 @@ class MCM(Method):
             OnFrames(inner=AdversarialGenerator(**side), weight=self.adversarial, frames=self.frames),
             OnFrames(inner=AdversarialDiscriminator(**side, train_features=False), frames=self.frames),
         )
-        losses = (MotionMatch(head=head), *(gan if self.adversarial else ()))
+        match = (MotionMatch(head=head, weight=self.consistency),) if self.consistency else ()
+        losses = (*match, *(gan if self.adversarial else ()))
         pairs = [("student", "target"), *([("motion", "motion_average")] if head else [])]
         phases = one_phase(
             [Update(trajectory=mixed, loss=loss) for loss in losses], self.steps,

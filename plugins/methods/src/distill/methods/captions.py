@@ -1,12 +1,11 @@
-"""Captions as conditions: text encoders that installed packages ship, and what a caption may be."""
+"""Captions as conditions: text encoders that installed packages ship, what a caption may be, and a cache of both."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from distill.core import Options
 from distill.core.errors import DataError, UnknownName
+from distill.methods.cache import Cache, Table
 
 LONGEST = 8_000
 """Characters of a caption; more is a whole text that ended up in the place of one, and is not cut in silence."""
@@ -118,7 +118,6 @@ def _pool(states: Tensor, own: Tensor) -> Encoded:
 
 @cache
 def _minilm(folder: str) -> tuple[Callable[..., Any], Any]:
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging
 
@@ -150,7 +149,7 @@ def checked(caption: str, where: str) -> str:
     """
     plain = caption.strip()
     if not plain:
-        raise DataError(f"{where} is empty: write what the picture shows, or remove it")
+        raise DataError(f"{where} is empty: write what the sample shows, or remove it")
     if len(plain) > LONGEST:
         raise DataError(f"{where} has {len(plain):,} characters, and at most {LONGEST:,} are taken: shorten it")
     return plain
@@ -167,12 +166,29 @@ class Encoder(Protocol):
         """Named conditions [N, ...] of captions."""
 
 
-def encoder_of(name: str, tokens: int | None = None) -> Encoder:
-    """The encoder of that name, or the encoders of the pipeline in a folder."""
+def encoder_of(
+    name: str, tokens: int | None = None, of_folder: Callable[[str, int | None], Encoder] | None = None
+) -> Encoder:
+    """The encoder of that name, or the encoders of the pipeline in a folder, which `of_folder` finds."""
     if name in ENCODERS:
         return ENCODERS[name](**({} if tokens is None else {"tokens": tokens}))
-    if not Path(name).is_dir() and "/" not in name:
+    if of_folder is None or not Path(name).is_dir() and "/" not in name:
         raise UnknownName("text encoder", name, ENCODERS, hint="The folder of a pipeline is one too.")
-    from distill.image.pipeline import Pipeline
+    return of_folder(name, tokens)
 
-    return Pipeline(model=name, tokens=tokens).encoder()
+
+class Conditions:
+    """Encoded captions of rows: each caption is encoded once, and kept on disk."""
+
+    def __init__(self, captions: Sequence[str], encoder: Encoder, folder: Path | None) -> None:
+        unique = {caption: place for place, caption in enumerate(dict.fromkeys(captions))}
+        self.captions, self.places = list(captions), [unique[caption] for caption in captions]
+        cache = Cache(folder / "text" if folder else None, "text embeddings", encoder.fingerprint)
+        self.table: Table = cache.table(list(unique), str, partial(_halved, encoder))
+
+    def __getitem__(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        return {name: value.float() for name, value in self.table[[self.places[row] for row in rows]].items()}
+
+
+def _halved(encoder: Encoder, captions: Sequence[str]) -> Mapping[str, Tensor]:
+    return {name: value.half() for name, value in encoder(captions).items()}

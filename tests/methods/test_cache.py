@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from distill.core.errors import DataError
-from distill.image.cache import SHARD, Cache, home
+from distill.methods.cache import SHARD, Cache, home
 
 ITEMS = list(range(2 * SHARD + 10))
 
@@ -122,7 +122,7 @@ def test_what_a_killed_process_left_aside_is_deleted_by_the_next_that_writes(tmp
 KILLED = """
 import os, signal, sys, torch
 from pathlib import Path
-from distill.image.cache import Cache, SHARD
+from distill.methods.cache import Cache, SHARD
 made = []
 def make(items):
     if made:
@@ -152,7 +152,7 @@ RANK = """
 import json, os, sys, time, torch
 from pathlib import Path
 torch.distributed.init_process_group("gloo")
-from distill.image.cache import Cache, SHARD
+from distill.methods.cache import Cache, SHARD
 rank, made, items = torch.distributed.get_rank(), [], list(range(40 * SHARD))
 def make(share):
     time.sleep(0.02)

@@ -1,0 +1,1 @@
+"""Claims of the methods on sound, one file each: method against baseline, measured in one run."""

@@ -1,0 +1,1 @@
+"""Methods on sound as data, one file a paper."""
