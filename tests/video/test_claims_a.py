@@ -7,8 +7,9 @@ import torch
 from distill.core import Cache, Optimiser, Rng, Role, Sampler
 from distill.methods import toys as plain
 from distill.methods.losses import Denoise
-from distill.video.claims import livetalk
+from distill.video.claims import asd_ffe, livetalk
 from distill.video.losses import GuidedScore
+from distill.video.papers.asd_ffe import ASDFFE
 from distill.video.papers.livetalk import LiveTalk
 
 
@@ -47,3 +48,20 @@ def test_the_average_of_a_talking_student_begins_after_regression():
     run = plain.train(method, roles, data=livetalk.data(64, Rng(0)), size=8)
     student, average = (run.roles[name].tensors() for name in ("student", "student_ema"))
     assert max(float((student[name] - average[name]).abs().max()) for name in student) < 1e-4
+
+
+def test_a_walking_student_says_the_same_at_once_and_frame_by_frame():
+    torch.manual_seed(0)
+    role, x = Role("student", asd_ffe.walker()), asd_ffe.law().data(4, Rng(0))
+    cache, parts = Cache(), []
+    for frame in x.split(1, 1):
+        said = role.ask(frame, 0.0, {}, cache=cache)
+        parts, cache = [*parts, said.value], said.cache
+    assert torch.allclose(torch.cat(parts, 1), role.ask(x, 0.0, {}).value, atol=1e-5)
+
+
+def test_the_discriminator_moves_as_often_as_the_critic():
+    updates = ASDFFE(critic_updates=3).plan(Sampler()).phases[-1].updates
+    assert [(type(update.loss).__name__, update.every) for update in updates] == [
+        ("ScoreDifference", 3), ("Denoise", 1), ("RelativisticGenerator", 3), ("RelativisticDiscriminator", 1),
+    ]  # fmt: skip
