@@ -281,7 +281,7 @@ def export(
 
 @app.command()
 def demo(
-    modality: Annotated[str | None, typer.Argument(help="Which plugin's: image, video.")] = None,
+    modality: Annotated[str | None, typer.Argument(help="Whose demo; the first one's if left out.")] = None,
     out: Annotated[Path, _out("The folder for pictures and report.")] = Path("runs/demo"),
     quick: Annotated[bool, typer.Option("--quick", help="A few steps only, to see that it runs.")] = False,
     prompt: Annotated[
