@@ -87,6 +87,10 @@ class Thing(Lens):
     def __call__(self, state):
         return 2 * state
 ''',
+    "command": '''
+def Thing(picture: Path, steps: int = 1):
+    """Looks at a picture."""
+''',
     "transform": '''
 class Thing(Transform):
     """Nothing at all."""
@@ -175,6 +179,8 @@ BROKEN = [
         "        pass",
         "        roles[name].module.network.outlet = nn.Linear(16, 3)",
     ),
+    ("command", "command", "picture: Path", "picture: torch.Tensor"),
+    ("command", "command", '"""Looks at a picture."""', "pass"),
     ("dataset", "samples", "torch.arange(8.0).view(4, 2)", "torch.zeros(1, 2)"),
     ("dataset", "samples", "Samples(x=", "Samples(y="),
     ("metric", "measure", ".abs())", ".abs()) + float(torch.rand(()))"),

@@ -88,6 +88,7 @@ def start(world, *args, work=train, **options):
     for rank in range(world):
         children.append(os.fork())
         if not children[-1]:
+            torch.set_num_threads(1)  # mends torch's pool here, alone; else threads race to do it, and one aborts
             AcceleratorState._reset_state(reset_partial_state=True)
             if world > 1:
                 torch.distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=world)
@@ -110,6 +111,7 @@ def crash(folder):
     for writing in (True, False, False):
         children = start(2, folder / "killed.json", shard=True, **work)
         while not (any(checkpoints.glob(".step-*")) if writing else set(checkpoint.steps(checkpoints)) - seen):
+            assert not any(os.waitpid(child, os.WNOHANG)[0] for child in children), "a process ended by itself"
             time.sleep(1e-4)
         for child in children:
             os.kill(child, signal.SIGKILL)

@@ -273,7 +273,7 @@ def test_requirements_name_what_is_usable(site):
 
 
 def test_every_kind_has_a_hook_and_a_plural():
-    assert len(KINDS) == len(set(KINDS.values())) == 9
+    assert len(KINDS) == len(set(KINDS.values())) == 10
     assert [plural(kind) for kind in ("loss", "lens", "modality", "trajectory")] == [
         "losses",
         "lenses",

@@ -32,8 +32,35 @@ class _Command(_PlainHelp, TyperCommand):
     pass
 
 
+class _Plugged(_Command):
+    """A plugin's command by its name and summary; its function is imported when it is called."""
+
+    def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        target: Any = default_registry().load("command", str(self.name))
+        alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        alone.command(self.name, cls=_Command)(target)
+        return typer.main.get_command(alone).make_context(info_name, args, parent=parent, **extra)
+
+
 class _Group(_PlainHelp, TyperGroup):
-    pass
+    """The core's commands, and those of plugins once somebody asks for one, or for all."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        self._plug()
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self.commands:
+            self._plug()
+            hint = "" if cmd_name in self.commands else default_registry().hint(cmd_name)
+            if hint:
+                raise UnknownName("command", cmd_name, self.commands, hint=hint)
+        return super().get_command(ctx, cmd_name)
+
+    def _plug(self) -> None:
+        for entry in default_registry().components("command"):
+            self.commands.setdefault(entry.name, _Plugged(entry.name, help=entry.component.summary))
+            self.commands.setdefault(entry.qualified, _Plugged(entry.qualified, hidden=True))
 
 
 app = typer.Typer(

@@ -1,7 +1,7 @@
 """What a plugin may say to distill: the whole contract.
 
 A plugin is a light module, named by an entry point of the group `distill`. It declares the version of this
-contract that it was written for, `DISTILL_SPEC = 1`, and implements any of the nine hooks below with
+contract that it was written for, `DISTILL_SPEC = 1`, and implements any of the ten hooks below with
 `@hookimpl`. Each returns `Component` records, which only *name* what the plugin provides: a target
 `"module:attribute"` is imported when somebody first uses it, so that listing every plugin on a machine
 imports no torch. The classes that targets derive from are those of `distill.core.contracts`.
@@ -96,6 +96,12 @@ def distill_methods() -> Sequence[Component]:
     raise NotImplementedError
 
 
+@hookspec
+def distill_commands() -> Sequence[Component]:
+    """Commands of `distill`. Target: a function with typer's annotations, imported when it is called."""
+    raise NotImplementedError
+
+
 KINDS = {
     "denoiser": "distill_denoisers",
     "trajectory": "distill_trajectories",
@@ -106,5 +112,6 @@ KINDS = {
     "dataset": "distill_datasets",
     "metric": "distill_metrics",
     "method": "distill_methods",
+    "command": "distill_commands",
 }
 """The name of each kind of component, and the hook that provides it. The hook's ending is the plural."""

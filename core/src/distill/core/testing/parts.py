@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import typer
 from safetensors.torch import load, save
 
 from distill.core import paths, tree
+from distill.core.cli import app
 from distill.core.data import collate
 from distill.core.rng import Rng
 from distill.core.testing.fit import Unfit, ensure, equal, untouched
@@ -63,6 +65,24 @@ def check_options(case: Case) -> None:
     except ValueError:
         return
     raise Unfit("an unknown option is taken in silence: a user's misspelling would change nothing")
+
+
+@check("command", "command")
+def check_command(case: Case) -> None:
+    """A command is a function with a docstring whose parameters typer understands, under a name that is free.
+
+    Mend: annotate every parameter with a type of typer's, and rename a command that the core has itself.
+    """
+    ensure(inspect.isfunction(case.target), f"{case.entry.component.target} is no function")
+    ensure((case.target.__doc__ or "").strip(), f"{case.target.__name__} has no docstring")
+    ensure(case.entry.name not in {_command_name(known) for known in app.registered_commands}, "the core has it itself")
+    alone = typer.Typer(add_completion=False)
+    alone.command()(case.target)
+    typer.main.get_command(alone)
+
+
+def _command_name(known: Any) -> str:
+    return str(known.name or known.callback.__name__)
 
 
 @check("toy/transform", "transform")
