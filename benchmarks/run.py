@@ -14,6 +14,7 @@ import torch
 from dmd2 import overhead, peer
 from gaussians import gaussians
 from memory import memory
+from music import music
 from quality import quality
 from rich.console import Console
 from rich.table import Table
@@ -25,7 +26,7 @@ CORES = os.cpu_count() or 1
 README = Path(__file__).with_name("README.md")
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "overhead": overhead, "peer": peer, "sampling": sampling, "memory": memory, "streams": streams,
-    "gaussians": gaussians, "demo": quality,
+    "gaussians": gaussians, "music": music, "demo": quality,
 }  # fmt: skip
 HEADINGS = ("what", "ours", "theirs", "number", "bar", "", "note")
 DISTRIBUTIONS = ("torch", "diffusers", "accelerate", "peft", "nvidia-modelopt", "gsplat")

@@ -1,32 +1,42 @@
-"""Write the generated pages: one a method, their index, and the command line's help.
+"""Write the generated pages: one a method, their index, the measured table, the hooks, the command line's help.
 
-    python docs/build.py            # writes docs/methods/*.md and docs/cli.md
+    python docs/build.py            # writes docs/methods/*.md, hooks.md, cli.md, decisions/index.md, a table
     python docs/build.py --check    # writes nothing; exit code 1 if a page would change
 
-Pages follow from the registry and from `docs/reproduction.md`, where that exists, and from nothing else.
+Pages follow from the registry, the contracts, the titles of decisions and `docs/reproduction.md`, where that exists,
+and from nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from distill.core import Method, Options, Plan, Sampler
+from distill.core import Method, Options, Plan, Sampler, citing, contracts, hookspecs
 from distill.core.cli import app
 from distill.core.listing import describe
 from distill.core.registry import Entry, default_registry
+from distill.core.testing.kit import BASES
 
 DOCS = Path(__file__).parent
 PLUGINS = ("core", "methods", "image", "video", "audio", "three_d")
 """Plugins of this repository: what else is installed has pages of its own elsewhere."""
 MADE = "<!-- Made by docs/build.py. Edit the docstrings, not this page. -->"
 WIDTH = 100
+CHOICE = DOCS / "how-to-choose-a-method.md"
+TABLE = re.compile(r"(<!-- measured: made by docs/build.py -->\n).*?(<!-- end -->)", re.DOTALL)
+"""The part of a written page that is made here."""
+VALUES = (contracts.Batch, contracts.Event, contracts.Context, contracts.Outcome)
+"""What methods of components get and give."""
 
 
 def pages() -> dict[Path, str]:
@@ -34,7 +44,14 @@ def pages() -> dict[Path, str]:
     entries = [entry for entry in default_registry().components("method") if entry.plugin.name in PLUGINS]
     claims = measured(DOCS / "reproduction.md")
     made = {DOCS / "methods" / f"{e.name}.md": method_page(e, claims.get(e.name, "")) for e in entries}
-    return {**made, DOCS / "methods" / "index.md": index_page(entries), DOCS / "cli.md": cli_page()}
+    return {
+        **made,
+        DOCS / "methods" / "index.md": index_page(entries),
+        DOCS / "cli.md": cli_page(),
+        DOCS / "hooks.md": hooks_page(),
+        DOCS / "decisions" / "index.md": decisions_page(),
+        CHOICE: TABLE.sub(lambda part: f"{part[1]}\n{measured_table(entries, claims)}\n\n{part[2]}", content(CHOICE)),
+    }
 
 
 def measured(path: Path) -> dict[str, str]:
@@ -64,15 +81,37 @@ def method_page(entry: Entry, claim: str) -> str:
         f"{entry.component.summary}. {' '.join(filter(None, about))}",
         found["doc"],
         *(plan_parts(method) if method else ("It has required options, so its plan depends on the recipe.",)),
+        *(equations(method) if method else ()),
         "## Options",
         table(("option", "type", "default", "what it is"), map(option_row, found["options"])),
         *claim_parts(entry, found["claim_doc"], claim),
+        "## Sources",
+        "\n".join(map(source, dict.fromkeys(citing.of_entry(entry, default_registry())))),
+        f"`distill cite {entry.name}` prints them as BibTeX.",
     )
 
 
+def source(paper: str) -> str:
+    """A line of a list: authors, year, title, link."""
+    fields = dict(re.findall(r"^\s*(\w+) = \{(.*?)\},?$", bibliography()[paper], re.MULTILINE))
+    plain = {name: re.sub(r"[{}]", "", text) for name, text in fields.items()}
+    who = plain.get("author", "").replace(" and others", " et al.").replace(" and ", " & ")
+    return f"- {f'{who} ' if who else ''}{plain['year']}: {plain['title']}. {link(paper)}."
+
+
+@cache
+def bibliography() -> dict[str, str]:
+    """BibTeX entries by their papers."""
+    return citing.described(default_registry())[1]
+
+
 def paper(entry: Entry) -> str:
-    """A link to the paper: an arXiv id, or a DOI."""
-    name = entry.component.paper.removeprefix("arXiv:")
+    """A link to the component's paper."""
+    return link(entry.component.paper.removeprefix("arXiv:"))
+
+
+def link(name: str) -> str:
+    """A link to a paper: an arXiv id, or a DOI."""
     arxiv = re.fullmatch(r"\d{4}\.\d{4,5}", name)
     site, shown = ("https://arxiv.org/abs/", f"arXiv:{name}") if arxiv else ("https://doi.org/", name)
     return f"[{shown}]({site}{name})" if name else ""
@@ -104,6 +143,28 @@ def plan_rows(plan: Plan) -> Iterator[list[str]]:
         actions = [(a, str(a.every)) for a in phase.actions] + [(a, "at the end") for a in phase.at_end]
         for action, when in actions:
             yield [*head, "", code(short(action)), ", ".join(action.changes), when]
+
+
+def equations(method: Method) -> Iterator[str]:
+    """What the parts of the plan compute, in the words and formulas of their docstrings."""
+    plan = method.plan(Sampler())
+    parts: list[Any] = []
+    for phase in plan.phases:
+        for update in phase.updates:
+            parts += [update.trajectory, update.loss]
+        parts += [each for each in (phase.fit, *phase.actions, *phase.at_end) if each is not None]
+    specs = method.roles().values()
+    parts += [transform for spec in specs for transform in spec.transforms]
+    parts += [spec.build for spec in specs if spec.build is not None]
+    kinds = dict.fromkeys(type(part) for part in [*parts, plan.sampler, plan.sampler.solver])
+    yield "## Equations"
+    for kind in kinds:
+        yield f"**{kind.__name__}.** {documented(kind)}"
+
+
+def documented(kind: type) -> str:
+    """A class's docstring, or that of the nearest class above it which has one."""
+    return next(inspect.cleandoc(each.__doc__) for each in kind.__mro__ if each.__dict__.get("__doc__"))
 
 
 def option_row(option: dict[str, Any]) -> list[str]:
@@ -140,6 +201,93 @@ def claim_parts(entry: Entry, doc: str, claim: str) -> Iterator[str]:
     yield f"`distill reproduce {entry.name}` measures it."
 
 
+def measured_table(entries: Sequence[Entry], claims: dict[str, str]) -> str:
+    """The first row of every claim, as it was measured."""
+    rows = []
+    for entry in entries:
+        lines = [line.split(" | ") for line in claims.get(entry.name, "").splitlines() if line.startswith("| ")]
+        if len(lines) > 2:
+            numbers = ", ".join(lines[2][1:-2])
+            failed = "**" in claims[entry.name].partition("Settings.")[0]
+            name = f"[{entry.name}](methods/{entry.name}.md)"
+            rows.append(
+                [name, lines[2][0].removeprefix("| "), numbers, lines[2][-2], "not all of it" if failed else "yes"]
+            )
+    return table(("method", "first row of its claim", "seeds 0, 1, 2", "must be", "the claim holds"), rows)
+
+
+# Hooks
+
+
+def hooks_page() -> str:
+    """Every hook with what its targets derive from: signatures as the code has them."""
+    parts = []
+    for kind, hook in hookspecs.KINDS.items():
+        spec = getattr(hookspecs, hook)
+        parts += [f"## {hook}", signed(hook, spec), inspect.getdoc(spec) or ""]
+        parts += described(BASES[kind]) if kind in BASES else ()
+    record = [
+        [code(each.name), code(str(each.type)), code(default(each))] for each in dataclasses.fields(hookspecs.Component)
+    ]
+    return page(
+        "# Hooks",
+        f"A plugin's module declares `DISTILL_SPEC = {hookspecs.SPEC}` and answers any of these with `@hookimpl`. "
+        "Each answer is a sequence of records; their targets are classes that derive from the ones below.",
+        "## The record",
+        documented(hookspecs.Component),
+        table(("field", "type", "default"), record),
+        *parts,
+        "## What they get and give",
+        *(text for value in VALUES for text in (f"### {value.__name__}", documented(value), *fields(value))),
+    )
+
+
+def described(base: type) -> Iterator[str]:
+    """A base class: what it is, its options, and its methods, those first that have to be written."""
+    yield f"### {base.__name__}"
+    yield documented(base)
+    inherited = set(Options.model_fields)
+    options = {name: info for name, info in getattr(base, "model_fields", {}).items() if name not in inherited}
+    rows = [[code(name), code(short(info.default)), cell(info.description or "")] for name, info in options.items()]
+    yield table(("option", "default", "what it is"), rows)
+    own = {name: each for name, each in vars(base).items() if not name.startswith("_") or name == "__call__"}
+    for name, each in sorted(own.items(), key=lambda item: item[0] not in base.__abstractmethods__):
+        function = inspect.unwrap(each.fget if isinstance(each, property) else getattr(each, "__func__", each))
+        if inspect.isfunction(function):
+            must = " To be written." if name in base.__abstractmethods__ else ""
+            yield signed(name, function, isinstance(each, property))
+            yield " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split()) + must
+
+
+def signed(name: str, function: Any, attribute: bool = False) -> str:
+    """A function's signature as a block of code."""
+    signature = re.sub(r"'([^']*)'", r"\1", str(inspect.signature(function)))
+    text = f"{name}: {signature.partition(' -> ')[2]}" if attribute else f"def {name}{signature}"
+    return f"```python\n{text}\n```"
+
+
+def fields(value: type) -> Iterator[str]:
+    """The fields of a dataclass."""
+    rows = [[code(each.name), code(str(each.type)), code(default(each))] for each in dataclasses.fields(value)]
+    yield table(("field", "type", "default"), rows)
+
+
+def default(field: dataclasses.Field[Any]) -> str:
+    """A field's default, in words where there is none."""
+    if field.default is not dataclasses.MISSING:
+        return repr(field.default)
+    return "required" if field.default_factory is dataclasses.MISSING else repr(field.default_factory())
+
+
+def decisions_page() -> str:
+    """All decisions."""
+    listed = []
+    for path in sorted((DOCS / "decisions").glob("0*.md")):
+        title = content(path).partition("\n")[0].removeprefix("# ")
+        listed.append(f"- [{title}]({path.name})")
+    return page("# Decisions", "Why things are as they are, half a page each.", "\n".join(listed))
+
+
 # The command line
 
 
@@ -149,8 +297,9 @@ def cli_page() -> str:
     top = group.make_context("distill", [], resilient_parsing=True, terminal_width=WIDTH)
     parts = ["# The command line", fenced(group.get_help(top))]
     for name, command in group.commands.items():
-        inner = typer.Context(command, info_name=name, parent=top, terminal_width=WIDTH)
-        parts += [f"## distill {name}", fenced(command.get_help(inner))]
+        if not command.hidden:
+            inner = command.make_context(name, [], parent=top, resilient_parsing=True, terminal_width=WIDTH)
+            parts += [f"## distill {name}", fenced(inner.command.get_help(inner))]
     return page(*parts)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-NAMES = ("table", "dmd2", "sampling", "memory", "quality", "streams", "gaussians")
+NAMES = ("table", "dmd2", "sampling", "memory", "quality", "streams", "gaussians", "music")
 
 
 @pytest.fixture
@@ -81,3 +81,9 @@ def test_the_plot_shows_what_cost_grows_with(bench, tmp_path):
     bench.gaussians.plot(points, tmp_path / "plot.svg")
     assert (tmp_path / "plot.svg").read_text().count("<circle") == 16
     assert bench.gaussians.explained([p[0] for p in points], [p[2] for p in points]) == pytest.approx(1)
+
+
+def test_music_of_any_length_is_timed_in_latents_and_as_sound(bench, monkeypatch):
+    monkeypatch.setattr(bench.music, "TURNS", 1)
+    rows = bench.music.music(8)
+    assert len(rows) == 3 and all(row.value > 0 for row in rows) and rows[0].value > rows[1].value

@@ -12,7 +12,7 @@ from distill.core.discovery import Source
 from distill.core.errors import PluginLoadError, UnknownName
 from distill.core.hookspecs import KINDS
 from distill.core.registry import Registry
-from distill.core.testing import CHECKS, check_plugin, component_checks
+from distill.core.testing import CHECKS, Unfit, check_plugin, component_checks
 
 HEAD = '''
 import json
@@ -140,6 +140,7 @@ MEDDLING = """def terms(self, event, ctx):
 HIDDEN = """self.layer = nn.Linear(3, 2); w = torch.randn(1)
         self.layer.register_forward_hook(lambda m, a, o: o + w)"""
 PUSHING = '{"still": 0 * ctx.roles["teacher"].module.place.data.add_(1).sum() + '
+TWICE = "    conformance: ClassVar = {'options': 'x'}\n    known_failures: ClassVar = {'options': 'x'}"
 BROKEN = [
     ("loss", "resolves", "Thing = Still", "Thing = Own"),
     ("loss", "described", '"""Draws the student\'s states to the origin."""', ""),
@@ -179,7 +180,7 @@ BROKEN = [
         "        pass",
         "        roles[name].module.network.outlet = nn.Linear(16, 3)",
     ),
-    ("command", "command", "picture: Path", "picture: torch.Tensor"),
+    ("command", "command", "picture: Path", "picture: int | str"),
     ("command", "command", '"""Looks at a picture."""', "pass"),
     ("dataset", "samples", "torch.arange(8.0).view(4, 2)", "torch.zeros(1, 2)"),
     ("dataset", "samples", "Samples(x=", "Samples(y="),
@@ -187,6 +188,14 @@ BROKEN = [
     ("metric", "measure", "return float(", "return -float("),
     ("modality", "files", "for row in range(len(samples))]", "for row in range(2)]"),
     ("modality", "files", '".txt"', '".wav"'),
+    (
+        "lens",
+        "declared",
+        "    def __call__",
+        "    conformance: ClassVar = {'toys': 'no such group'}\n\n    def __call__",
+    ),
+    ("lens", "declared", "    def __call__", "    conformance: ClassVar = {'toy/lens': ' '}\n\n    def __call__"),
+    ("lens", "declared", "    def __call__", f"{TWICE}\n\n    def __call__"),
 ]
 
 
@@ -263,12 +272,33 @@ def test_a_declared_gap_is_named_with_its_reason(plugin):
         dict(component_checks("toy_plugin", registry))["lens thing: toy/lens"]()
 
 
-def test_a_gap_without_a_reason_is_a_failure(plugin):
-    source = GOOD["lens"].replace(
-        "    def __call__",
-        "    conformance: ClassVar[dict[str, str]] = {'toy/lens': ' '}\n\n    def __call__",
-    )
-    assert "without a reason" in failures(plugin("lens", source))["toy/lens"]
+KNOWN = "    known_failures: ClassVar = {'toy/lens': 'it shows no scenes yet'}\n\n    def __call__"
+
+
+def test_a_known_failure_is_named_with_its_reason(plugin):
+    source = GOOD["lens"].replace("2 * state", "1 / 0").replace("    def __call__", KNOWN)
+    results = list(check_plugin("toy_plugin", registry=plugin("lens", source)))
+    assert "lens thing: toy/lens (fails as expected: it shows no scenes yet)" in [result.what for result in results]
+    assert not any(result.failure for result in results if not result.what.endswith("lazy"))
+
+
+def test_a_known_failure_that_passes_is_a_failure(plugin):
+    registry = plugin("lens", GOOD["lens"].replace("    def __call__", KNOWN))
+    assert "it passes, and `known_failures` says" in failures(registry)["toy/lens"]
+
+
+@pytest.mark.parametrize("run", [run for *_, run in CHECKS], ids=lambda run: run.__name__)
+def test_every_check_says_why_it_is_made_and_how_to_mend(run):
+    why, mend, remedy = (run.__doc__ or "").partition("Mend: ")
+    assert why.strip() and mend and remedy.strip()
+
+
+def test_a_failure_brings_its_remedy(plugin):
+    registry = plugin("lens", GOOD["lens"].replace("2 * state", "2 * state.detach()"))
+    (result,) = [r for r in check_plugin("toy_plugin", registry=registry) if r.failure and "lazy" not in r.what]
+    assert result.remedy.startswith("Mend: compute with tensors only") and "Why: A teacher's opinion" in result.remedy
+    with pytest.raises(Unfit, match="no gradient runs through it\nMend: compute"):
+        dict(component_checks("toy_plugin", registry))[result.what]()
 
 
 def test_a_plugin_that_imports_torch_is_not_lazy(site):

@@ -45,6 +45,18 @@ def test_views_and_shared_tensors_are_saved_by_value(tmp_path):
     assert torch.equal(read["a"]["column"], base[:, 2]) and torch.equal(read["a"]["again"], base)
 
 
+def test_weights_are_shrunk_to_eight_bits_a_row_and_grow_again():
+    weights = {"linear": torch.randn(6, 64) * torch.logspace(-3, 3, 6)[:, None], "kernel": torch.randn(4, 8, 3, 3)}
+    rest = {"bias": torch.arange(6.0), "few": torch.randn(4, 3), "count": torch.tensor(3)}
+    small = checkpoint.shrunk(weights | rest)
+    grown = checkpoint.grown(small)
+    assert {small[name].dtype for name in weights} == {torch.int8} and grown.keys() == (weights | rest).keys()
+    for name, value in weights.items():
+        row = value.abs().flatten(1).amax(1)
+        assert ((grown[name] - value).abs().flatten(1).amax(1) <= row / 250).all()
+    assert all(torch.allclose(grown[name].float(), value.float(), rtol=1e-3) for name, value in rest.items())
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:-5])
 

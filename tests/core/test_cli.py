@@ -90,6 +90,60 @@ def test_check_names_a_stray_file_and_its_owner(site, distill, file):
     assert "pip uninstall distill-framework" in distill("plugins", "--check").err
 
 
+def editable(site, folder, dist="acme"):
+    """Makes a distribution look like one that was installed with `pip install -e FOLDER`."""
+    site.plugin(dist, "hinge")
+    origin = {"url": folder.as_uri(), "dir_info": {"editable": True}}
+    (site.path / f"{dist}-1.0.dist-info" / "direct_url.json").write_text(json.dumps(origin))
+
+
+@pytest.mark.parametrize(
+    ("version", "points", "said"),
+    [
+        ("1.0", "acme = 'acme'", ""),
+        ("2.0", "acme = 'acme'", "version = 1.0, where"),
+        ("1.0", "acme = 'acme'\nextra = 'acme.more'", "extra = nothing, where"),
+        ("1.0", "acme = 'acme.plugin'", "acme = acme, where"),
+    ],
+)
+def test_check_finds_metadata_that_are_older_than_the_sources(site, distill, tmp_path, version, points, said):
+    editable(site, tmp_path / "a b")
+    (tmp_path / "a b").mkdir()
+    text = f"[project]\nname = 'acme'\nversion = '{version}'\n[project.entry-points.distill]\n{points}\n"
+    (tmp_path / "a b" / "pyproject.toml").write_text(text)
+    result = distill("plugins", "--check")
+    assert result.code == (2 if said else 0) and said in result.err
+    assert not said or f"Try: pip install -e {tmp_path / 'a b'}" in result.err
+
+
+def test_check_finds_sources_that_are_gone(site, distill, tmp_path):
+    editable(site, tmp_path / "gone")
+    assert "Try: pip uninstall acme" in distill("plugins", "--check").err
+
+
+def test_check_finds_an_installation_that_lacks_files(site, distill):
+    site.plugin("acme", "hinge")
+    (site.path / "acme-1.0.dist-info" / "RECORD").write_text("acme.py,,\nacme_parts.py,,\nacme_more.py,,\n")
+    result = distill("plugins", "--check")
+    assert result.code == 2 and "acme lacks acme_parts.py and 1 more. Try: pip install --force-reinstall" in result.err
+
+
+def test_check_finds_two_distributions_of_one_module(site, distill):
+    site.plugin("acme", "hinge", plugin="one")
+    site.install("copy", "", plugin="two", module="acme_copy")
+    (site.path / "copy-1.0.dist-info" / "entry_points.txt").write_text("[distill]\ntwo = acme\n")
+    result = distill("plugins", "--check")
+    assert "2 plugins are the module acme: from acme 1.0 and copy 1.0. Try: pip uninstall one" in result.err
+
+
+@pytest.mark.parametrize(
+    ("spec", "remedy"), [("None", "write DISTILL_SPEC = 1 in acme"), (-1, "install -U acme"), (2, "-U distill-core")]
+)
+def test_check_finds_plugins_for_other_hookspecs(site, distill, spec, remedy):
+    site.plugin("acme", "hinge", spec=spec)
+    assert remedy in distill("plugins", "--check").err
+
+
 def test_list_takes_plural_and_singular(site, distill):
     site.plugin("acme", "hinge")
     assert "hinge" in distill("list", "losses").out
@@ -188,3 +242,49 @@ def test_help_names_every_command(site, distill):
     for command in "plugins list show check train sample eval compare reproduce export demo schema".split():
         assert f"\n  {command} " in out
     assert "--no-plugin" in out
+
+
+COMMAND = '''
+import sys
+from distill.core.errors import DataError
+from distill.core.hookspecs import Component, hookimpl
+
+DISTILL_SPEC = 1
+
+
+@hookimpl
+def distill_commands():
+    return [Component(name=name, summary="Says a word often", target=target)
+            for name, target in {"shout": "shout:shout", "train": "shout:shout", "lost": "nowhere:lost"}.items()]
+
+
+def shout(word: str, times: int = 2):
+    """Say a word."""
+    if word == "bad":
+        raise DataError("not that word")
+    print(" ".join([word] * times))
+'''
+
+
+def test_a_plugins_command_is_listed_and_called(site, distill):
+    site.install("shout", COMMAND)
+    assert "Says a word often" in distill("--help").out and "Say a word." in distill("shout", "--help").out
+    assert distill("shout", "hey", "--times", "3").out == "hey hey hey\n"
+    assert distill("shout:shout", "hey").out == "hey hey\n"
+    assert distill("shout:train", "hey").out == "hey hey\n" and "RECIPE" in distill("train", "--help").out
+
+
+def test_a_plugins_command_fails_as_any_other(site, distill):
+    site.install("shout", COMMAND)
+    assert distill("shout", "bad")[::2] == (2, "error: not that word\n")
+    assert distill("shout").code == 2 and "could not be imported from nowhere:lost" in distill("lost").err
+    assert distill("shuot").code == 2 and "'shout'" in distill("shuot").err
+
+
+def test_a_command_of_two_plugins_or_of_a_broken_one(site, distill):
+    site.install("shout", COMMAND)
+    site.install("acme", COMMAND)
+    assert "Write acme:shout or shout:shout" in distill("shout", "hey").err
+    site.install("bad", "1 / 0")
+    assert distill("upscale").code == 2 and "ZeroDivisionError" in distill("upscale").err
+    assert "pip install distill-pipeline" in distill("pipeline").err

@@ -238,13 +238,14 @@ def test_export_for_diffusers_gives_the_same_picture(cli, trained, tmp_path):
     assert json.loads((tmp_path / "out/sampler.json").read_text())["times"] == [1.0, 0.75, 0.5, 0.25]
 
 
-def test_export_as_safetensors_is_weights_for_a_recipe(cli, trained, tmp_path):
-    assert cli("export", trained, "--to", "safetensors", "-o", "out").code == 0
+@pytest.mark.parametrize("to", ["safetensors", "safetensors-8bit"])
+def test_export_as_safetensors_is_weights_for_a_recipe(cli, trained, tmp_path, to):
+    assert cli("export", trained, "--to", to, "-o", "out").code == 0
     teacher = "{name: digits-teacher, weights: out/denoiser.safetensors}"
     (tmp_path / "again.yaml").write_text(f"method: frozen\nteacher: {teacher}\ndata: digits\n")
     assert cli("train", "again.yaml", "--dry-run").code == 0
     code, _, err = cli("export", trained, "--to", "onnx")
-    assert code == 2 and "cannot be exported to 'onnx'; choose one of diffusers, safetensors" in err
+    assert code == 2 and "cannot be exported to 'onnx'; choose one of diffusers, safetensors, safetensors-8bit" in err
 
 
 def test_an_adapter_is_exported_as_plain_weights(cli, recipe, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"core": ROOT / "core", "three_d": ROOT / "plugins" / "3d"} | {
-    name: ROOT / "plugins" / name for name in ("methods", "image", "video", "audio")
+    name: ROOT / "plugins" / name for name in ("methods", "image", "video", "audio", "pipeline")
 }
 
 EDITABLE = "import sys, hatchling.build; print(hatchling.build.build_editable(sys.argv[1]))"

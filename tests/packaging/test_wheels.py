@@ -9,7 +9,7 @@ from zipfile import ZipFile
 
 import pytest
 
-NAMES = ("core", "methods", "image", "video", "audio", "three_d")
+NAMES = ("core", "methods", "image", "video", "audio", "three_d", "pipeline")
 DISTRIBUTIONS = {"three_d": "distill-3d"}
 USE = f"import {', '.join(f'distill.{name}' for name in NAMES)}, distill; assert distill.__file__ is None"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from distill.three_d.papers.lidar_dpo import LidarDPO
 from distill.three_d.points import Completed, LocalPath, PointDenoiser
 
 PAIRS = CompletionPairs(repeat=2)
+WEIGHTS = (1.0, 0.5, -1.5)
 RATES = {"student_optimiser": Optimiser(lr=1e-3), "critic_optimiser": Optimiser(lr=1e-3)}
 
 
@@ -85,7 +86,7 @@ def toy_event(seed=0):
 def test_the_gradient_is_the_difference_of_scores_of_each_side():
     """∂L/∂x_w = (ε_T − ε_w) / N and ∂L/∂x_l = −(ε_T − ε_l) / N, at one time and one noise."""
     event, ctx, time = toy_event(), context(), ListedTimes(times=(0.6,))
-    total = Preference(times=time).terms(event, ctx)["preference"]
+    total = Preference(form="paper", times=time).terms(event, ctx)["preference"]
     got = torch.autograd.grad(total.sum(), [event.x.values, event.targets["loser"].values])
     noise = Rng(0).normal_like(event.x, stream="preference/noise")
     for gradient, x, critic, sign in zip(
@@ -99,10 +100,10 @@ def test_the_gradient_is_the_difference_of_scores_of_each_side():
 
 
 def test_swapped_labels_turn_the_gradient_round():
-    """With one critic on both sides they differ by their labels alone."""
+    """In the paper's form, with one critic on both sides, they differ by their labels alone."""
     event, ctx = toy_event(), context()
     swapped = Event(event.targets["loser"], event.cond, targets={"loser": event.x})
-    loss, gradients = Preference(winner="winner", loser="winner"), []
+    loss, gradients = Preference(form="paper", winner="winner", loser="winner"), []
     for each in (event, swapped):
         total = loss.terms(each, Context(ctx.roles, Rng(0)))["preference"].sum()
         gradients.append(torch.autograd.grad(total, event.x.values)[0])
@@ -123,13 +124,11 @@ def test_unequal_clouds_in_one_batch_have_the_loss_that_they_have_alone():
     event = next(PAIRS.events(joint, ctx, attached=False))
     noise, t = Rng(1).normal_like(event.x), torch.tensor([0.3, 0.8])
     loss = Preference()
-    together = loss._side(event, event.x, "winner", noise, t, ctx)
+    together = loss._side(event, event.x, WEIGHTS, noise, t, ctx)
     for row in range(2):
         one = torch.tensor([row])
         cond = {"scan": tree.index(joint.cond["scan"], one)}
-        alone = loss._side(
-            Event(event.x, cond), tree.index(event.x, one), "winner", tree.index(noise, one), t[one], ctx
-        )
+        alone = loss._side(Event(event.x, cond), tree.index(event.x, one), WEIGHTS, tree.index(noise, one), t[one], ctx)
         torch.testing.assert_close(together[row : row + 1], alone, atol=1e-6, rtol=1e-5)
 
 
@@ -155,8 +154,69 @@ def test_the_student_and_both_critics_learn_from_one_pair():
 
 
 def test_without_a_push_there_is_no_critic_of_losers():
-    run = engine(preference=Preference(push=0.0))
+    run = engine(preference=Preference(form="paper", push=0.0))
     assert set(run.roles) == {"teacher", "student", "winner"} and changed(run) == {"student", "winner"}
+
+
+class Exact(Denoiser):
+    """The law, after noising, of points δ + z that win (side 1), lose (−1) or are all there is (0), in closed form.
+
+    Of two points drawn from N(δ, 1) the larger one wins; the teacher is N(0, 1), the same with δ = 0.
+    """
+
+    def __init__(self, shift, side):
+        super().__init__(torch.nn.Identity(), LocalPath(), "eps")
+        self.shift, self.side = shift, side
+
+    def _call(self, x, t, cond, cache):
+        sigma = self.path.sigma(t)[:, None]
+        left = 1 / (1 + sigma**2)
+        rate = left / (1 + sigma**2 * left).sqrt()
+        away = x - self.shift()
+        u = torch.distributions.Normal(0, 1)
+        odds = u.log_prob(self.side * rate * away).exp() / u.cdf(self.side * rate * away)
+        return -sigma * (self.side * rate * odds - away * left), None
+
+
+def settled(loss, labels, steps=150, rate=2.0, size=512):
+    """Where one number δ ends that a loss moves, with critics that know the law of δ + z exactly."""
+    shift = torch.zeros(1, requires_grad=True)
+    now = partial(shift.detach)
+    sides = {"teacher": (lambda: torch.zeros(1), 0), "winner": (now, labels), "loser": (now, -labels)}
+    ctx = Context(Roles({name: Role(name, Exact(*side)) for name, side in sides.items()}), Rng(0))
+    for step in range(steps):
+        x = shift + ctx.rng.normal(2, size, 1, stream="pair")
+        better = x.amax(0), x.amin(0)
+        chance = torch.rand(size, 1, generator=torch.Generator().manual_seed(step)) < 0.5
+        won, lost = {1: better, -1: better[::-1], 0: (torch.where(chance, *x), torch.where(chance, x[1], x[0]))}[labels]
+        term = loss.terms(Event(won, targets={"loser": lost}), ctx)["preference"].mean()
+        (gradient,) = torch.autograd.grad(term, shift)
+        with torch.no_grad():
+            shift -= rate * gradient / (1 + step / 20)
+    return float(shift.detach())
+
+
+def wanted(pull, push, points=20_000):
+    """The δ at which `pull E[σ s_teacher] + push E[σ (s_w − s_l)]` is zero, by a sum over the student's law."""
+    path, u = LocalPath(), torch.distributions.Normal(0, 1)
+    t = path.t_min + (path.t_max - path.t_min) * torch.linspace(0.02, 0.98, points)
+    sigma = path.sigma(t)
+    z = Rng(1).normal(points) * (1 + sigma**2).sqrt()
+    rate = 1 / ((1 + sigma**2) * (1 + sigma**2 / (1 + sigma**2)).sqrt())
+    odds = u.log_prob(rate * z).exp() / u.cdf(rate * z)
+    return float(2 * push * (sigma * rate * odds).mean() / (pull * (sigma / (1 + sigma**2)).mean()))
+
+
+def test_a_tilted_law_is_found_where_dpo_has_it_and_labels_tell():
+    """Right labels, flipped ones, and labels by chance, of a student that is one number."""
+    right, flipped, chance = (settled(Preference(push=0.5), labels) for labels in (1, -1, 0))
+    assert abs(right - wanted(1.0, 0.5)) < 0.1 and abs(flipped + wanted(1.0, 0.5)) < 0.1 and abs(chance) < 0.1
+
+
+def test_the_papers_form_leads_to_what_loses():
+    """With critics that are exact: the teacher cancels out, and its pull on the better ones is the weaker."""
+    right, flipped, chance = (settled(Preference(form="paper"), labels, steps=20) for labels in (1, -1, 0))
+    assert right < -0.3 and flipped > 0.3 and abs(chance) < 0.1
 
 
 def test_the_losers_critic_looks_at_losers():

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from distill.core import Role
-from distill.core.contracts import Outcome
+from distill.core.contracts import Outcome, Way
+from distill.core.demo import demo
 from distill.core.errors import DataError
 from distill.three_d.files import read_ply
 from distill.three_d.gaussians import Gaussians, GaussianScene
@@ -46,3 +47,19 @@ def test_a_scene_is_exported(scene, tmp_path, kind):
     builder, subject = GaussianScene(), Gaussians(scene(9))
     paths = builder.export_outcome(Outcome(Role("student", subject), builder.sampler()), kind, tmp_path)
     assert all(path.stat().st_size for path in paths) and any(path.suffix == f".{kind}" for path in paths)
+
+
+def test_a_turn_for_reports_shows_every_way_beside_the_others(scene, tmp_path):
+    ways = {name: Way(None, None, lambda n, seed=n: batch(scene(9, seed=seed)), dict) for n, name in enumerate("ab")}
+    said = SMALL.side_by_side(ways, tmp_path)
+    assert said == {"turn.gif": "one turn, from left to right: a; b"}
+    with Image.open(tmp_path / "turn.gif") as turn:
+        assert turn.n_frames == 5 and turn.size == (2 * 18 + 1, 18 + 1)
+
+
+def test_the_quick_demo_makes_a_scene_its_files_and_a_report(tmp_path):
+    demo("3d", tmp_path / "demo", quick=True)
+    assert len(read_ply(tmp_path / "demo/samples/sample-0000.ply")["means"]) > 100
+    assert (tmp_path / "demo/samples/sample-0000.mp4").stat().st_size
+    page = (tmp_path / "demo/report.html").read_text()
+    assert "data:image/gif" in page and "one turn" in page and "what was made" in page

@@ -11,9 +11,9 @@ from distill.core.data import batches
 from distill.core.errors import DataError
 from distill.image import toys
 from distill.methods.pipelines import quiet
+from distill.methods.sheets import write_mp4
 from distill.video.audio import chorale, loudness, track
 from distill.video.datasets import DancingDigits, MovingDigits, VideoFolder, decoded
-from distill.video.modality import write_mp4
 from distill.video.texts import PipelineTexts
 from distill.video.wrapped import Wan
 

@@ -9,7 +9,7 @@ from PIL import Image
 from distill.core import commands
 from distill.core.errors import DataError
 from distill.video.datasets import MovingDigits, decoded
-from distill.video.modality import Video, spread, tiled
+from distill.video.modality import Video, spread
 
 CLIPS = MovingDigits(count=20).open().__getitems__(range(20))["x"]
 
@@ -66,7 +66,6 @@ def test_colour_is_kept(tmp_path):
 def test_few_are_all_shown_and_many_evenly():
     assert spread(torch.arange(5), 8).tolist() == [0, 1, 2, 3, 4]
     assert spread(torch.arange(12), 4).tolist() == [0, 4, 7, 11]
-    assert tiled(torch.zeros(3, 4, 6, 3, dtype=torch.uint8), 2).shape == (11, 15, 3)
 
 
 def test_latents_are_refused(tmp_path):

@@ -139,13 +139,33 @@ def fill(network: nn.Module, path: Path, inside: str) -> None:
         DistillError: the file cannot be read, or its weights have other names or shapes.
     """
     try:
-        tensors = {name.removeprefix(inside): tensor for name, tensor in load_file(path).items()}
+        tensors = {name.removeprefix(inside): tensor for name, tensor in grown(load_file(path)).items()}
     except (OSError, SafetensorError) as error:
         raise DistillError(f"the weights {path} cannot be read: {error}. Give a safetensors file.") from error
     mine = network.state_dict()
     if odd := mine.keys() ^ tensors.keys() or {name for name in mine if mine[name].shape != tensors[name].shape}:
         raise DistillError(f"the weights {path} do not fit the network's config: {', '.join(sorted(odd)[:3])} differ")
     network.load_state_dict(tensors)
+
+
+SCALE = "@scale"
+
+
+def shrunk(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights for a small file: matrices and kernels in 8 bits, beside the scales of their rows; the rest in 16."""
+    small = {}
+    for name, value in tensors.items():
+        small[name] = value.half() if value.is_floating_point() else value
+        if value.is_floating_point() and value.ndim > 1 and value.numel() > 32 * len(value):
+            whole, factor = scale.eight_bit(value.float())
+            small |= {name: whole, name + SCALE: factor}
+    return small
+
+
+def grown(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `shrunk` has put together, as weights again; others stay as they are."""
+    weights = {name: value for name, value in tensors.items() if not name.endswith(SCALE)}
+    return {n: w * tensors[n + SCALE] if n + SCALE in tensors else w for n, w in weights.items()}
 
 
 def damaged(path: Path, why: str) -> CheckpointError:

@@ -176,9 +176,9 @@ def check(plugin: Annotated[str, typer.Argument(help="The name of an installed p
     registry = default_registry()
     registry.require(plugin)
     failed = 0
-    for what, failure in check_plugin(plugin, registry=registry):
+    for what, failure, remedy in check_plugin(plugin, registry=registry):
         failed += bool(failure)
-        typer.echo(f"FAILED  {what}: {failure}" if failure else f"ok      {what}")
+        typer.echo(f"FAILED  {what}: {failure}\n        {remedy}" if failure else f"ok      {what}")
     if failed:
         raise DistillError(f"plugin {plugin!r} fails {failed} of the checks above.")
 
@@ -304,6 +304,14 @@ def export(
     from distill.core import commands
 
     commands.export(run, to, out)
+
+
+@app.command()
+def cite(names: Annotated[list[str], typer.Argument(help="Folders of runs, or components, such as `dmd2`.")]) -> None:
+    """Print the BibTeX of what a run used, or of components."""
+    from distill.core import citing
+
+    typer.echo(citing.cite(names, default_registry()), nl=False)
 
 
 @app.command()

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from distill.core import checkpoint, measuring, report, scale, tree
+from distill.core import checkpoint, citing, measuring, report, scale, tree
 from distill.core.contracts import Metric, Outcome, Streaming, Transform, Way
 from distill.core.denoiser import Denoiser
 from distill.core.engine import Engine, Metrics
@@ -163,7 +163,9 @@ def fit(run: Run, folder: Path, start: Path | None = None, *, anyway: bool = Fal
         finally:
             journal.end(engine)
     if engine.accelerator.is_main_process:
+        (folder / citing.FILE).write_text(citing.of_run(run, default_registry()), encoding="utf-8")
         console.print(f"run: {folder}   report: {write_report(folder, run)}", soft_wrap=True)
+        console.print(f"what it stands on, as BibTeX: distill cite {folder}", soft_wrap=True)
     return engine
 
 
@@ -379,7 +381,8 @@ def measure(run: Run, role: Role, sampler: Sampler, n: int, metrics: measuring.M
     started = time.perf_counter()
     samples = run.draw(role, sampler, n, cond=cond, inference=True)
     seconds = time.perf_counter() - started
-    reference = run.reference() if any(metric.needs_reference for _, metric in metrics) else None
+    most = run.modality.compared if run.modality is not None and run.dataset is not None else None
+    reference = run.reference(most) if any(metric.needs_reference for _, metric in metrics) else None
     if run.modality is not None:
         samples = run.modality.decode(samples)
         reference = None if reference is None else run.modality.decode(reference)

@@ -9,6 +9,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -199,8 +200,26 @@ class Fit(Options):
         return
 
 
+Ports = str | Mapping[str, str]
+"""What an edge of a pipeline carries, the name of a modality or of a condition; or what several do, by their names."""
+
+
 class Lens(Options):
-    """A differentiable map from one modality to another: render, decode, frames, spectrogram."""
+    """A differentiable map from one modality to another: render, decode, frames, spectrogram.
+
+    In a pipeline it stands between edges: `takes` and `gives` say what they carry; a lens that says nothing fits none.
+    `units` names options that say how what it takes is to be read, each with its unit in words, such as
+    `{"rate": "frames a second"}`: the edge sets them. With several edges their names begin with the edge's.
+    """
+
+    takes: ClassVar[Ports] = ""
+    gives: ClassVar[Ports] = ""
+    units: ClassVar[Mapping[str, str]] = {}
+
+    @property
+    def carried(self) -> dict[str, Any]:
+        """Values of the units of what it gives."""
+        return {}
 
     @abstractmethod
     def __call__(self, state: State) -> Any:
@@ -299,13 +318,16 @@ class Builder(Options):
 
     def exports(self) -> dict[str, Callable[[Denoiser, Any, Path], list[Path]]]:
         """Formats that this network can be written in, and how."""
-        return {"safetensors": self._export_safetensors}
+        return {"safetensors": self._export_safetensors, "safetensors-8bit": partial(self._export_safetensors, bits=8)}
 
-    def _export_safetensors(self, denoiser: Denoiser, sampler: Any, folder: Path) -> list[Path]:
+    def _export_safetensors(self, denoiser: Denoiser, sampler: Any, folder: Path, bits: int = 32) -> list[Path]:
         from safetensors.torch import save_file
 
+        from distill.core.checkpoint import shrunk
+
         weights, about = folder / "denoiser.safetensors", folder / "denoiser.json"
-        save_file({name: value.contiguous() for name, value in denoiser.state_dict().items()}, weights)
+        tensors = {name: value.contiguous() for name, value in denoiser.state_dict().items()}
+        save_file(shrunk(tensors) if bits == 8 else tensors, weights)
         facts = {"denoiser": type(self).__name__, "options": self.model_dump(mode="json")}
         about.write_text(json.dumps(facts | {"sampler": sampler.model_dump(mode="json")}, indent=1) + "\n")
         return [weights, about]
@@ -374,7 +396,7 @@ class Streaming:
         seconds: how long it is.
         conditions: what it shows from which second on, the first from second 0.
         sampler: how the role is sampled.
-        start: a file that it goes on from; None where it begins with nothing.
+        start: a file, or a state, that it goes on from; None where it begins with nothing.
         seed: the seed of the noise.
         files: conditions that follow a file through the whole sample, by name.
     """
@@ -383,7 +405,7 @@ class Streaming:
     seconds: float
     conditions: Sequence[tuple[float, Mapping[str, Any]]]
     sampler: Any
-    start: Path | None = None
+    start: Path | State | None = None
     seed: int = 0
     files: Mapping[str, Path] = field(default_factory=dict)
 
@@ -406,8 +428,13 @@ class Way:
 
 
 class Modality(Options):
-    """What samples look like to a person and to a file system."""
+    """What samples look like to a person and to a file system.
 
+    `units` names options that say how samples are to be read, as a lens's; `parts` what a joint state consists of.
+    """
+
+    units: ClassVar[Mapping[str, str]] = {}
+    parts: ClassVar[Mapping[str, str]] = {}
     suffix: ClassVar[str] = ""
     has_demo: ClassVar[bool] = False
     pair: ClassVar[tuple[str, str] | None] = None
@@ -418,6 +445,8 @@ class Modality(Options):
     """The dataset, as in a recipe, whose conditions they are shown under where there is no prompt."""
     streams: ClassVar[bool] = False
     """Whether samples can be written while they are made."""
+    compared: ClassVar[int | None] = None
+    """Most real samples that metrics compare with, for modalities whose latents are dear to decode; all if None."""
 
     def demo_recipe(self) -> Path:
         """The recipe of `distill demo`, where the plugin ships a teacher."""
@@ -430,6 +459,10 @@ class Modality(Options):
     def stream(self, role: Role, request: Streaming) -> str:
         """Write one sample of a role while it is made, in memory that does not grow; says how that went."""
         raise RecipeError(f"{type(self).__name__} samples cannot be streamed: draw whole ones, without --stream")
+
+    def lasting(self, role: Role, request: Streaming) -> Any:
+        """One sample of a role that lasts a request's seconds, what it goes on from among them; `out` is not used."""
+        raise RecipeError(f"{type(self).__name__} samples have no length to choose: leave 'seconds' and 'start' out")
 
     @abstractmethod
     def write(self, samples: State, folder: Path, stem: str = "sample") -> list[Path]:

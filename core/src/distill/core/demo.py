@@ -15,7 +15,7 @@ import torch
 
 from distill.core import tree
 from distill.core.commands import console, fit, measure, result_table, way, write_report
-from distill.core.contracts import Modality, Streaming, Way
+from distill.core.contracts import Modality, Streaming, Subject, Way
 from distill.core.errors import RecipeError
 from distill.core.recipe import Recipe, Source, load_recipe
 from distill.core.registry import Registry, default_registry
@@ -52,9 +52,12 @@ def _distil(shown: Modality, out: Path, quick: bool) -> None:
     (out / MARK).touch()
     slow = run.sampler
     fit(run, out)
-    rows, pictures = _rows(run, slow, 200 if quick else 1797, out)
-    (out / "metrics.json").write_text(json.dumps(rows, indent=1) + "\n")
-    console.print(result_table(rows))
+    if isinstance(run.result.module, Subject):
+        pictures = _files(run, out)
+    else:
+        rows, pictures = _rows(run, slow, 200 if quick else 1797, out)
+        (out / "metrics.json").write_text(json.dumps(rows, indent=1) + "\n")
+        console.print(result_table(rows))
     path = write_report(out, run, pictures)
     for picture, text in pictures:
         console.print(f"{text}:")
@@ -142,6 +145,16 @@ def _make_room(out: Path) -> None:
         out.rmdir()
     elif out.exists():
         raise RecipeError(f"{out} exists, and no demo made it: choose another folder with --out, or move it away")
+
+
+def _files(run: Run, out: Path) -> list[tuple[Path, str]]:
+    """A picture of a subject, which no number compares with its teacher, after it was written to files."""
+    if run.modality is None:
+        return []
+    samples = run.draw(run.result, run.sampler, 1)
+    written = run.modality.write(samples, out / "samples")
+    told = "what was made; as files: " + ", ".join(str(path) for path in written)
+    return [(run.modality.preview(samples, out / "previews" / "made.png"), told)]
 
 
 def _rows(run: Run, slow: Sampler, n: int, out: Path) -> tuple[dict[str, dict[str, float]], list[tuple[Path, str]]]:

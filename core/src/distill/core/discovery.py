@@ -7,7 +7,6 @@ it provides; whatever goes wrong there becomes the state of its record and touch
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -150,25 +149,29 @@ def normal(name: str) -> str:
 def load_all(sources: Sequence[Source], refuse: Callable[[Source], str], spec: int) -> Iterator[PluginRecord]:
     """Load each source, unless `refuse` gives a reason not to, or a rival has the same name."""
     reasons = [refuse(source) for source in sources]
-    rivals = defaultdict(list)
-    for source, reason in zip(sources, reasons, strict=True):
-        if not reason:
-            rivals[source.name].append(source)
+    welcome = [source for source, reason in zip(sources, reasons, strict=True) if not reason]
     manager = pluggy.PluginManager("distill")
     manager.add_hookspecs(hookspecs)
     for source, reason in zip(sources, reasons, strict=True):
         if reason:
             yield source.record("blocked", reason)
-        elif len(rivals[source.name]) > 1:
-            yield source.record("conflict", _two_of_a_name(rivals[source.name]))
+        elif rivalry := _rivalry(source, welcome):
+            yield source.record("conflict", rivalry)
         else:
             yield _load(source, manager, spec)
 
 
-def _two_of_a_name(rivals: list[Source]) -> str:
+def _rivalry(source: Source, others: Sequence[Source]) -> str:
+    """Who else has the plugin's name, or its module, and what to do; empty when nobody does."""
+    namesakes = [each for each in others if each.name == source.name]
+    twins = [each for each in others if each.value == source.value]
+    rivals = namesakes if len(namesakes) > 1 else twins
+    if len(rivals) == 1:
+        return ""
     who = " and ".join(f"{each.distribution} {each.version}".rstrip() for each in rivals)
+    shared = f"are called {source.name!r}" if rivals is namesakes else f"are the module {source.value}"
     return (
-        f"{len(rivals)} plugins are called {rivals[0].name!r}: from {who}. "
+        f"{len(rivals)} plugins {shared}: from {who}. "
         f"Try: pip uninstall one of them; or skip one: DISTILL_BLOCK={rivals[-1].distribution}"
     )
 
@@ -206,6 +209,8 @@ def _spec_refusal(source: Source, declared: object, spec: int) -> str:
     wants = f"was written for hookspec version {declared}" if declared is not None else "declares no DISTILL_SPEC"
     newer = isinstance(declared, int) and declared > spec
     remedy = f"pip install -U {'distill-core' if newer else source.distribution}"
+    if declared is None:
+        remedy += f"; if it is yours, write DISTILL_SPEC = {spec} in {source.value}"
     return (
         f"plugin {source.name!r} ({source.distribution} {source.version}) {wants}, "
         f"but distill-core {__version__} speaks {spec} and {spec - 1}: {remedy}"
@@ -214,8 +219,6 @@ def _spec_refusal(source: Source, declared: object, spec: int) -> str:
 
 def _ask(module: object, name: str, manager: pluggy.PluginManager) -> dict[str, tuple[Component, ...]]:
     """Register a plugin and call its hooks; on any failure nothing of it stays registered."""
-    if manager.is_registered(module):
-        raise ValueError(f"its module is the plugin {manager.get_name(module)!r} already")
     try:
         manager.register(module, name)
         manager.check_pending()  # at once, so that a misspelt hook is laid at the right door

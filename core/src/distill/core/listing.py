@@ -11,9 +11,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlparse
 
 from distill.core.discovery import PluginRecord, normal
+from distill.core.hookspecs import GROUP
 from distill.core.registry import Entry, Registry, plural
 
 if TYPE_CHECKING:
@@ -100,12 +103,42 @@ def problems(registry: Registry) -> list[str]:
     """Everything that `distill plugins --check` complains about, one sentence or two each."""
     from distill_cli import describe_stray, strays
 
-    return [*map(describe_stray, strays()), *_installed_twice(), *map(str, registry.faults())]
+    dists = [dist for dist in metadata.distributions() if dist.entry_points.select(group=GROUP)]
+    stale = filter(None, map(_stale, dists))
+    return [*map(describe_stray, strays()), *_installed_twice(dists), *stale, *map(str, registry.faults())]
 
 
-def _installed_twice() -> list[str]:
+def _stale(dist: metadata.Distribution) -> str:
+    """How a plugin's metadata lag behind what is there, and what to do; empty where they do not."""
+    origin = json.loads(dist.read_text("direct_url.json") or "{}")
+    if origin.get("dir_info", {}).get("editable"):
+        return _stale_editable(dist, Path(unquote(urlparse(origin["url"]).path)))
+    files = [file for file in dist.files or () if file.suffix != ".pyc"]
+    gone = [str(file) for file in files if not Path(str(file.locate())).exists()]
+    if not gone:
+        return ""
+    more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+    return f"{dist.name} lacks {gone[0]}{more}. Try: pip install --force-reinstall --no-deps {dist.name}."
+
+
+def _stale_editable(dist: metadata.Distribution, folder: Path) -> str:
+    import tomllib  # only a diagnosis needs it
+
+    file = folder / "pyproject.toml"
+    if not file.exists():
+        return f"{dist.name} was installed from {folder}, where it is no longer. Try: pip uninstall {dist.name}."
+    project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {})
+    known = {"version": dist.version} | {point.name: point.value for point in dist.entry_points.select(group=GROUP)}
+    there = {"version": project.get("version", dist.version)} | project.get("entry-points", {}).get(GROUP, {})
+    if known == there or "entry-points" in project.get("dynamic", ()):
+        return ""
+    name = min(name for name in {*known, *there} if known.get(name) != there.get(name))
+    ways = f"{name} = {known.get(name, 'nothing')}, where {file} says {there.get(name, 'nothing')}"
+    return f"the metadata of {dist.name} are stale: {ways}. Try: pip install -e {folder}."
+
+
+def _installed_twice(dists: Iterable[metadata.Distribution]) -> list[str]:
     """First-party or plugin distributions that `sys.path` holds more than once, in different places."""
-    dists = [dist for dist in metadata.distributions() if dist.entry_points.select(group="distill")]
     places = {(normal(dist.name), str(dist.locate_file("")), dist.version) for dist in dists}
     counts = Counter(name for name, *_ in places)
     return [

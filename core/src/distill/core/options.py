@@ -26,6 +26,8 @@ class Options(BaseModel):
     """Options with which the conformance kit makes the component, where defaults will not do."""
     conformance: ClassVar[dict[str, str]] = {}
     """Checks of the kit that do not apply to the component, and why."""
+    known_failures: ClassVar[dict[str, str]] = {}
+    """Checks of the kit that the component does not pass as yet, and why; one that it passes is a failure."""
 
     def but_for(self, given: Self | None) -> Self:
         """These options, but for those that were said of others: options inside of them count as said where they differ

@@ -151,7 +151,7 @@ class Plan(Options):
 
 
 class EMA(Action):
-    """Exponential moving average of a role's weights in another role of the same shape."""
+    """Exponential moving average of a role's weights θ in another role of the same shape: `θ' ← μ θ' + (1 − μ) θ`."""
 
     source: str = "student"
     """Role that is averaged."""

@@ -28,3 +28,19 @@ def distill_methods() -> Sequence[Component]:
             target="distill.core.setup:Frozen",
         )
     ]
+
+
+@hookimpl
+def distill_commands() -> Sequence[Component]:
+    return [
+        Component(
+            name="matrix",
+            summary="Which loss works with which denoiser, found out by training",
+            target="distill.core.testing.matrix:write",
+        ),
+        Component(
+            name="new-plugin",
+            summary="Make a plugin that works, trains and passes its checks",
+            target="distill.core.scaffold:new_plugin",
+        ),
+    ]

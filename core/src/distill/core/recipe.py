@@ -140,7 +140,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, Sour
         raise RecipeError(f"{path}: {why}. Give the path of a recipe, a YAML file.") from error
     values, source = parse(text, str(path))
     for override in overrides:
-        _override(values, source, override)
+        change(values, source, override)
     return validate(Recipe, values, source), source
 
 
@@ -148,7 +148,7 @@ def recipe_of(values: dict[str, Any], name: str, overrides: Sequence[str] = ()) 
     """A recipe from plain values, changed by overrides; `name` stands in messages."""
     source = Source(name)
     for override in overrides:
-        _override(values, source, override)
+        change(values, source, override)
     return validate(Recipe, values, source), source
 
 
@@ -194,7 +194,12 @@ def _note_lines(node: yaml.Node, path: tuple[str, ...], source: Source) -> None:
             _note_lines(value, (*path, str(index)), source)
 
 
-def _override(values: dict[str, Any], source: Source, override: str) -> None:
+def change(values: dict[str, Any], source: Source, override: str) -> None:
+    """Change plain values as `key=value` says, where the key names its place with dots, and note who said so.
+
+    Raises:
+        RecipeError: it is no override, or there is no such place.
+    """
     key, equals, text = override.partition("=")
     parts = key.split(".")
     if not equals or not all(parts):

@@ -26,12 +26,13 @@ FIRST_PARTY = {
     "audio": "distill-audio",
     "image": "distill-image",
     "methods": "distill-methods",
+    "pipeline": "distill-pipeline",
     "policy": "distill-policy",
     "recognition": "distill-recognition",
     "text": "distill-text",
     "video": "distill-video",
 }
-"""What to install for a plugin, or a modality, that is asked for and is not there."""
+"""What to install for a plugin, a modality or a command that is asked for and is not there."""
 
 ESSENTIAL = "distill-core"
 """The distribution that no allow-list has to name, and no block-list may."""

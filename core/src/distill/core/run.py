@@ -135,10 +135,11 @@ class Run:
         return captions_of(self.dataset, n, seed=seed + 1_000)
 
     def reference(self, n: int | None = None) -> Any:
-        """Real samples to measure against: all of them, or n."""
+        """Real samples to measure against: all of them, or n where there are so many."""
         if self.dataset is None:
             raise RecipeError("there is no data to measure against: name a dataset under 'data:' in the recipe")
-        size = n or len(self.dataset)  # type: ignore[arg-type]
+        every = len(self.dataset)  # type: ignore[arg-type]
+        size = every if n is None else min(n, every)
         return next(batches(self.dataset, size)).x
 
     def probe(self) -> None:

@@ -63,14 +63,20 @@ def checkpoint_activations(module: nn.Module) -> None:
 # ---------------------------------------------------------------- frozen weights held small
 
 
+def eight_bit(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Whole numbers of 8 bits, and the scale of each row by which they are multiplied: its largest weight / 127."""
+    scale = weight.abs().amax(tuple(range(1, weight.ndim)), keepdim=True).clamp_min(1e-12) / 127
+    return (weight / scale).round().to(torch.int8), scale
+
+
 class EightBit(nn.Module):
-    """A frozen linear layer in whole numbers of 8 bits with one scale a row, its largest weight / 127."""
+    """A frozen linear layer in whole numbers of 8 bits with one scale a row."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
-        scale = layer.weight.detach().abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
-        self.weight = nn.Parameter((layer.weight.detach() / scale).round().to(torch.int8), requires_grad=False)
-        self.scale, self.bias = nn.Parameter(scale, requires_grad=False), layer.bias
+        whole, scale = eight_bit(layer.weight.detach())
+        self.weight, self.scale = (nn.Parameter(value, requires_grad=False) for value in (whole, scale))
+        self.bias = layer.bias
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.linear(x, self.weight.to(x.dtype) * self.scale.to(x.dtype), self.bias)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from distill.core import contracts
 from distill.core.contracts import Batch
 from distill.core.data import collate
+from distill.core.errors import DistillError
 from distill.core.registry import Entry, Registry, default_registry
 from distill.core.rng import Rng
 from distill.core.testing.fit import Unfit, ensure
@@ -37,10 +38,20 @@ HEAVY = ("torch", "numpy", "scipy", "sklearn", "diffusers", "transformers", "pef
 
 
 class Result(NamedTuple):
-    """What was checked, and what is wrong with it; empty when all is well."""
+    """What was checked, what is wrong with it, and what to do; both empty when all is well."""
 
     what: str
     failure: str
+    remedy: str = ""
+
+
+class Failed(Unfit):
+    """A check that failed, with why it is made and how to mend what it found."""
+
+    def __init__(self, failure: str, run: Callable[..., None]) -> None:
+        why, _, mend = " ".join((run.__doc__ or "").split()).partition(" Mend: ")
+        self.failure, self.remedy = failure, f"Mend: {mend} Why: {why}"
+        super().__init__(f"{failure}\n{self.remedy}")
 
 
 @dataclass(frozen=True)
@@ -69,8 +80,20 @@ class Case:
 
     @property
     def conformance(self) -> Mapping[str, str]:
-        """The class's own `conformance`; empty for what is no class at all, which fails `resolves`."""
-        return dict(vars(self.target).get("conformance", {})) if isinstance(self.target, type) else {}
+        """The class's own `conformance`: checks that do not apply."""
+        return self._declared("conformance")
+
+    @property
+    def known_failures(self) -> Mapping[str, str]:
+        """The class's own `known_failures`: checks that it does not pass as yet."""
+        return self._declared("known_failures")
+
+    def _declared(self, name: str) -> Mapping[str, str]:
+        """A mapping that the class gives itself; empty where there is no class, which fails `resolves`."""
+        try:
+            return dict(vars(self.target).get(name, {})) if isinstance(self.target, type) else {}
+        except DistillError:
+            return {}
 
     def kin(self, kind: str) -> list[Case]:
         """Components of another kind for the same modality, the plugin's own first."""
@@ -114,7 +137,8 @@ def component_checks(plugin: str, registry: Registry | None = None) -> list[tupl
     """
     registry = registry or default_registry()
     record = registry.require(plugin)
-    checks: list[tuple[str, Callable[[], None]]] = [(f"{plugin}: lazy", partial(check_lazy, record.entry_point))]
+    lazy = partial(explained, check_lazy, record.entry_point)
+    checks: list[tuple[str, Callable[[], None]]] = [(f"{plugin}: lazy", lazy)]
     for entry in registry.components():
         if entry.plugin.name == plugin:
             case = Case(entry, registry)
@@ -127,12 +151,34 @@ def component_checks(plugin: str, registry: Registry | None = None) -> list[tupl
 
 
 def _apply(case: Case, name: str, run: Run) -> None:
-    declared = case.conformance
-    reason = declared.get(name, declared.get(name.partition("/")[0]))
+    reason = _reason(case.conformance, name)
     if reason is not None:
-        ensure(reason.strip(), f"`conformance` leaves out {name!r} without a reason: say why it does not apply")
         raise unittest.SkipTest(reason)
-    run(case)
+    expected = _reason(case.known_failures, name)
+    try:
+        explained(run, case)
+    except Failed as error:
+        if expected is None:
+            raise
+        raise unittest.SkipTest(f"fails as expected: {expected}") from error
+    if expected is not None:
+        raise Failed(f"it passes, and `known_failures` says that it fails ({expected}): take {name!r} out", run)
+
+
+def _reason(declared: Mapping[str, str], name: str) -> str | None:
+    """What is said of a check, or of its group."""
+    return declared.get(name, declared.get(name.partition("/")[0]))
+
+
+def explained(run: Callable[..., None], *given: Any) -> None:
+    """Run a check; whatever a component raises is its failure, and says how to mend it."""
+    try:
+        run(*given)
+    except unittest.SkipTest:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise Failed(said if isinstance(error, Unfit) else f"{type(error).__name__}: {said}", run) from error
 
 
 def check_plugin(plugin: str, *, registry: Registry | None = None) -> Iterator[Result]:
@@ -141,10 +187,10 @@ def check_plugin(plugin: str, *, registry: Registry | None = None) -> Iterator[R
         try:
             run()
         except unittest.SkipTest as reason:
-            yield Result(f"{name} (does not apply: {reason})", "")
-        except Exception as error:  # whatever a component raises is its failure
-            said = " ".join(str(error).split())
-            yield Result(name, said if isinstance(error, Unfit) else f"{type(error).__name__}: {said}")
+            said = str(reason)
+            yield Result(f"{name} ({said if said.startswith('fails as') else f'does not apply: {said}'})", "")
+        except Failed as error:
+            yield Result(name, error.failure, error.remedy)
         else:
             yield Result(name, "")
 

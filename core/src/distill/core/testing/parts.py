@@ -19,7 +19,7 @@ from distill.core.cli import app
 from distill.core.data import collate
 from distill.core.rng import Rng
 from distill.core.testing.fit import Unfit, ensure, equal, untouched
-from distill.core.testing.kit import BASES, Case, check
+from distill.core.testing.kit import BASES, CHECKS, Case, check
 from distill.core.testing.toy import Cast, on_some_path, toy_batch
 
 
@@ -35,6 +35,24 @@ def check_resolves(case: Case) -> None:
     ensure(not inspect.isabstract(case.target), f"{case.target.__name__} leaves methods of {base.__name__} out")
     if case.entry.component.claim:
         ensure(callable(case.entry.load_claim()), "its claim cannot be called")
+
+
+@check("declared")
+def check_declared(case: Case) -> None:
+    """A check is left out, or expected to fail, for a reason that somebody else can judge; a misspelt name leaves
+    out nothing.
+
+    Mend: write {name of a check, or of its group: reason}, and declare no check twice.
+    """
+    names = {name for name, kinds, _ in CHECKS if case.entry.kind in kinds}
+    known = names | {name.partition("/")[0] for name in names}
+    for declared in (case.conformance, case.known_failures):
+        odd = sorted(set(declared) - known)
+        ensure(not odd, f"{', '.join(odd)} is no check of a {case.entry.kind}; they are {', '.join(sorted(names))}")
+        mute = sorted(name for name, reason in declared.items() if not reason.strip())
+        ensure(not mute, f"{', '.join(mute)} is left out without a reason: say why it does not apply")
+    both = sorted(set(case.conformance) & set(case.known_failures))
+    ensure(not both, f"{', '.join(both)} cannot both not apply and be expected to fail")
 
 
 @check("described")

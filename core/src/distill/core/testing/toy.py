@@ -46,14 +46,18 @@ class _Perceptron(nn.Module):
         return out
 
 
-class Player(Denoiser, Subject):
-    """A tiny network for any part: a denoiser of points, a discriminator of states or features, a subject."""
+class Acting(Denoiser):
+    """A denoiser that plays any part: it takes extra scalars when they are first given, and judges what it is shown."""
 
-    def __init__(self, path: paths.GaussianPath) -> None:
-        super().__init__(
-            _Perceptron(), path, "x0", shape=(2,), null={"label": 2}, taps=("hidden",), scalar_sites=("time",)
-        )
-        self.place, self.gain = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.ones(1))
+    gain: nn.Parameter
+
+    @staticmethod
+    def taught(denoiser: Denoiser) -> Denoiser:
+        """A denoiser of any class, which from now on acts."""
+        kind = type(denoiser)
+        denoiser.__class__ = type(f"Acting{kind.__name__}", (Acting, kind), {})
+        denoiser.gain = nn.Parameter(torch.ones(1))
+        return denoiser
 
     def predict(self, x: Any, t: Any, cond: Any = None, **options: Any) -> Prediction:
         """As any denoiser; an extra scalar is added when it is first given."""
@@ -67,7 +71,17 @@ class Player(Denoiser, Subject):
         if len(args) > 1:
             return self.predict(*args, **options)
         seen = list(args[0].values()) if isinstance(args[0], Mapping) else tree.leaves(args[0])
-        return self.gain * torch.stack([part.reshape(len(part), -1).sum(1) for part in seen]).sum(0)
+        return self.gain * torch.stack([part.reshape(len(part), -1).mean(1) for part in seen]).sum(0)
+
+
+class Player(Acting, Subject):
+    """A tiny network for any part: a denoiser of points, a discriminator of states or features, a subject."""
+
+    def __init__(self, path: paths.GaussianPath) -> None:
+        super().__init__(
+            _Perceptron(), path, "x0", shape=(2,), null={"label": 2}, taps=("hidden",), scalar_sites=("time",)
+        )
+        self.place, self.gain = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.ones(1))
 
     def materialise(self, batch: Batch, rng: Rng) -> Any:
         """The free point, once a sample."""
@@ -94,21 +108,21 @@ class Cast(Roles):
         return super().__getitem__(name)
 
 
-class _AnyState(dict[str, Any]):
-    """Targets or scalars of which any name can be asked."""
+class AnyState(dict[str, Any]):
+    """Targets or scalars of which any name can be asked; `holds` says whether those that may be missing are there."""
 
-    def __init__(self, make: Callable[[str], Any]) -> None:
+    def __init__(self, make: Callable[[str], Any], *, holds: bool = True) -> None:
         super().__init__()
-        self.make = make
+        self.make, self.holds = make, holds
 
     def __missing__(self, name: str) -> Any:
         return self.setdefault(name, self.make(name))
 
     def __contains__(self, name: object) -> bool:
-        return True
+        return self.holds
 
     def get(self, name: str, default: Any = None) -> Any:
-        return self[name]
+        return self[name] if self.holds else default
 
 
 def toy_batch(size: int = 8) -> Batch:
@@ -125,9 +139,9 @@ def toy_event(ctx: Context, role: str) -> Event:
     noise = batch.noise(Rng(2))
     x_t = path.noised(x, noise, t)
     said = ctx.roles[role].predict(x_t, t, batch.cond)
-    targets = _AnyState(lambda name: WORLD.data(batch.size, Rng(3), batch.cond["label"], name))
-    scalars = _AnyState(lambda name: Rng(4).uniform(batch.size, stream=name))
-    meta = _AnyState(lambda name: said.x0)
+    targets = AnyState(lambda name: WORLD.data(batch.size, Rng(3), batch.cond["label"], name))
+    scalars = AnyState(lambda name: Rng(4).uniform(batch.size, stream=name))
+    meta = AnyState(lambda name: said.x0)
     return Event(said.x0, batch.cond, t, x_t, noise, said, targets, scalars, meta=meta)
 
 

@@ -18,6 +18,7 @@ from distill.core.errors import DataError
 from distill.three_d.cameras import Cameras, Orbit, Sampled, pinholes
 from distill.three_d.files import read_ply
 from distill.three_d.meshes import SHAPES, load_mesh, views
+from distill.three_d.objects import NAMES
 from distill.three_d.starts import Surface
 
 
@@ -48,7 +49,7 @@ class MeshViews(DataSource):
         return Samples(x=2 * pictures - 1, **cameras.fields())
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def _views_of(source: MeshViews, split: str) -> tuple[Tensor, Cameras]:
     rng = Rng(source.seed).fork(split)
     height, width = source.size
@@ -57,6 +58,34 @@ def _views_of(source: MeshViews, split: str) -> tuple[Tensor, Cameras]:
     )  # fmt: skip
     fine, _ = views(load_mesh(source.mesh), drawn.resized(height * source.smooth, width * source.smooth))
     return torch.nn.functional.avg_pool2d(fine, source.smooth), drawn
+
+
+class ObjectViews(DataSource):
+    """True views of several meshes over white: samples of `mesh-views`, and the number of the mesh as `label`."""
+
+    meshes: tuple[str, ...] = NAMES
+    """Files, or names of objects and shapes of ours, by label."""
+    count: PositiveInt = 160
+    """How many views of each."""
+    size: tuple[PositiveInt, PositiveInt] = (32, 32)
+    """Height and width in pixels."""
+    cameras: Sampled = Orbit()
+    """Where they are seen from."""
+    smooth: PositiveInt = 2
+    """Rays along each side of a pixel, whose mean it is."""
+    seed: int = 0
+    """Of the cameras."""
+
+    def open(self, split: str = "train") -> Dataset[Any]:
+        told = {"count": self.count, "size": self.size, "cameras": self.cameras, "smooth": self.smooth}
+        sources = [
+            MeshViews(mesh=mesh, seed=self.seed + 1000 * label, **told) for label, mesh in enumerate(self.meshes)
+        ]
+        opened = [_views_of(source, split) for source in sources]
+        label = torch.arange(len(self.meshes)).repeat_interleave(self.count)
+        cameras = [each.fields() for _, each in opened]
+        fields = {name: torch.cat([each[name] for each in cameras]) for name in cameras[0]}
+        return Samples(x=torch.cat([2 * pictures - 1 for pictures, _ in opened]), label=label, **fields)
 
 
 class PosedPhotos(DataSource):
@@ -123,12 +152,17 @@ class CameraData(DataSource):
     """How many."""
     cameras: Sampled = Orbit()
     """Where they stand."""
+    told: dict[str, Any] = {}
+    """Further conditions, the same for all: a label, a text as it is encoded."""
     seed: int = 0
     """Of the draws."""
 
     def open(self, split: str = "train") -> Dataset[Any]:
         drawn = self.cameras.draw(self.count, 1, 1, Rng(self.seed).fork(split))
-        return Samples(**drawn.fields())
+        told = {name: torch.as_tensor(value) for name, value in self.told.items()}
+        return Samples(
+            **drawn.fields(), **{name: value.expand(self.count, *value.shape) for name, value in told.items()}
+        )
 
 
 class SurfaceScenes(DataSource):

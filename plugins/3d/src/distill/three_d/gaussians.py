@@ -11,14 +11,13 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from distill.core import Batch, Builder, Denoiser, Modality, Rng, Sampler, Subject
+from distill.core import Batch, Denoiser, Modality, Rng
 from distill.core.errors import CollapsedError
 from distill.core.options import Options
-from distill.core.paths import Flow
-from distill.core.sampling import Consistency
-from distill.three_d.cameras import LENS, VIEW, CameraSampler, Orbit, Sampled
+from distill.three_d.cameras import CameraSampler, Orbit, Sampled
 from distill.three_d.render import PARTS, SCREEN, Scene, checked, rotations
 from distill.three_d.starts import AnyStart, Noise
+from distill.three_d.subjects import Held, OneScene, SceneBuilder
 
 NEW = -1
 """Where a Gaussian comes from that was not there before."""
@@ -57,46 +56,29 @@ class Densify(Options):
         return self.start <= step <= self.stop and step % self.every == 0
 
 
-class Parts(nn.Module):
+class Parts(Held):
     """The tensors of one scene, and what was seen of its Gaussians since they were last densified."""
 
     def __init__(self, scene: Scene) -> None:
-        super().__init__()
-        for part in PARTS:
-            self.register_parameter(part, nn.Parameter(scene[part].clone()))
+        super().__init__({part: scene[part] for part in PARTS})
         count = len(scene["means"])
         self.register_buffer("pull", torch.zeros(count))
         self.register_buffer("seen", torch.zeros(count))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
-    def scene(self) -> dict[str, Tensor]:
-        """The scene, with gradient."""
-        return {part: self.get_parameter(part) for part in PARTS}
 
-    def forward(self, x: Any, t: Any, cond: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The scene for every sample, whatever is asked."""
-        size = len(x["means"])
-        return {part: value[None].repeat(size, *[1] * value.ndim) for part, value in self.scene().items()}
-
-
-class Gaussians(Denoiser, Subject):
-    """A scene that a run optimises: a subject, and a denoiser that always says the same x0, so that it can be sampled.
-
-    `materialise` gives the scene as a batch of one, seen by as many cameras as the batch is large: those of the data
-    (`world_to_camera`, `intrinsics`), or else fresh ones of the sampler.
-    """
+class Gaussians(OneScene):
+    """A scene of Gaussians that a run optimises, and whose number changes while it goes on."""
 
     def __init__(
         self, scene: Scene, cameras: CameraSampler | None = None, densify: Densify | None = None,
         rates: Mapping[str, float] | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(Parts(checked(scene)), Flow(), "x0")
-        self.cameras, self.densify = cameras or Orbit(), densify
-        self.rates = {f"network.{part}": rate for part, rate in (rates or {}).items()}
+        super().__init__(Parts(checked(scene)), cameras, rates)
+        self.densify = densify
         self._origin: Tensor | None = None
         self._forgotten: set[str] = set()
         self._draws = Rng(0)
-        self._resize()
 
     @property
     def parts(self) -> Parts:
@@ -104,26 +86,15 @@ class Gaussians(Denoiser, Subject):
         assert isinstance(self.network, Parts)
         return self.network
 
-    @property
-    def scene(self) -> dict[str, Tensor]:
-        """The scene as it is now."""
-        return self.parts.scene()
-
     def __len__(self) -> int:
         return len(self.parts.means)  # type: ignore[arg-type]
 
-    def _resize(self) -> None:
-        self.shape = {part: tuple(value.shape) for part, value in self.scene.items()}
-
     def materialise(self, batch: Batch, rng: Rng) -> Any:
         self._draws = rng
-        known = VIEW in batch.cond and LENS in batch.cond
-        seen = batch.cond if known else self.cameras.draw(batch.size, 1, 1, rng).to(rng.device).fields()
-        views = {name: seen[name][None] for name in (VIEW, LENS)}
-        state = {part: value[None] for part, value in self.scene.items()}
+        state = super().materialise(batch, rng)
         if self.densify is not None and torch.is_grad_enabled():
             state[SCREEN] = self._watched(batch.size)[None]
-        return {**state, **views}
+        return state
 
     def _watched(self, views: int) -> Tensor:
         """Zeros [V, N, 2] whose gradient is noted when it is known; they hang on places so that there is one."""
@@ -244,7 +215,7 @@ def _followed(value: Tensor, origin: Tensor) -> Tensor:
     return torch.where((origin == NEW).view(-1, *[1] * (value.ndim - 1)), 0, rows)
 
 
-class GaussianScene(Builder):
+class GaussianScene(SceneBuilder):
     """A scene of Gaussians: what it begins as, from where it is seen, how it grows."""
 
     start: AnyStart = Noise()
@@ -264,9 +235,6 @@ class GaussianScene(Builder):
 
     def build(self) -> Gaussians:
         return Gaussians(self.start.scene(self.degree, Rng(self.seed)), self.cameras, self.densify, self.rates)
-
-    def sampler(self) -> Sampler:
-        return Sampler(times=(1.0,), steps=1, solver=Consistency())
 
     def modality(self) -> Modality | None:
         from distill.three_d.modality import ThreeD

@@ -24,6 +24,7 @@ JUDGES: dict[str, Callable[[State, State], Tensor]] = {
     "voxel-iou": lambda a, b: -voxel_iou(a, b),
 }
 """What a completion is judged by; less is better."""
+Weights = tuple[float, float, float]
 
 
 class CompletionPairs(Trajectory):
@@ -44,6 +45,8 @@ class CompletionPairs(Trajectory):
     """How it moves between them."""
     judge: Literal["chamfer", "bev-divergence", "voxel-iou", "random"] = "chamfer"
     """What ranks the two; `random` is a control."""
+    flipped: bool = False
+    """Call the worse one the better: a control."""
 
     def events(self, batch: Batch, ctx: Context, *, attached: bool) -> Iterator[Event]:
         if "scan" not in batch.cond:
@@ -76,15 +79,26 @@ class CompletionPairs(Trajectory):
         if self.judge == "random":
             return ctx.rng.uniform(batch.size, stream="pair/coin") < 0.5
         judge = JUDGES[self.judge]
-        return judge(first, batch.data) <= judge(second, batch.data)
+        return (judge(first, batch.data) <= judge(second, batch.data)) ^ self.flipped
+
+
+FORMS: dict[str, Callable[[float, float], tuple[Weights, Weights]]] = {
+    "tilt": lambda pull, push: ((pull, push - pull / 2, -push - pull / 2),) * 2,
+    "paper": lambda pull, push: ((pull, -pull, 0.0), (-push, 0.0, push)),
+}
+"""What the better and the worse completion of a pair descend: weights of ε of the teacher, the better ones' critic and
+the worse ones'."""
 
 
 class Preference(Loss):
-    """Distillation by preference: the better completion moves to the teacher's law, the worse one away from it.
+    """Distillation by preference: completions move to the teacher's law, tilted to what a judge prefers.
 
-    With `g = ε_teacher(x_t) − ε_critic(x_t)` of each side, at one time and one noise, the student descends
-    `⟨sg g_w, x_w⟩ − push ⟨sg g_l, x_l⟩` (arXiv:2504.11447). The product is with x: with x_t − x, the noise, it
-    would have no gradient.
+    `tilt` moves both completions of a pair along `pull (s_teacher − (s_w + s_l) / 2) + push (s_w − s_l)`, scores of the
+    teacher and of the critics of better and worse completions. Where a completion wins with odds exp(r), the second
+    term is ∇r, and the law that is sought is the teacher's times exp(r · push / pull): that of DPO. `paper` is the
+    objective of Distillation-DPO (arXiv:2504.11447): the better one moves along `s_teacher − s_w`, the worse one
+    against `s_teacher − s_l`. Where one network makes both, the teacher cancels out of that and `s_l − s_w` is left,
+    which leads to the worse ones. The product is with x: with x_t − x, the noise, neither would have a gradient.
     """
 
     teacher: str = "teacher"
@@ -93,8 +107,12 @@ class Preference(Loss):
     """Critic of the better completions."""
     loser: str = "loser"
     """Critic of the worse ones."""
+    form: Literal["tilt", "paper"] = "tilt"
+    """What pairs descend."""
+    pull: NonNegativeFloat = 1.0
+    """Weight of the teacher's law."""
     push: NonNegativeFloat = 1.0
-    """Weight of the worse side; 0 is distribution matching on the better one alone."""
+    """Weight of preference. In the paper's form 0 is distribution matching on the better ones alone."""
     times: Times = UniformTimes(low=0.02, high=0.98)
     """Noise levels."""
     guidance: float = 1.0
@@ -102,28 +120,38 @@ class Preference(Loss):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return ("student", self.teacher, self.winner, *((self.loser,) if self.push else ()))
+        return ("student", *self._asked())
 
     @property
     def moves(self) -> tuple[str, ...]:
         return ("student",)
 
+    @property
+    def sides(self) -> tuple[Weights, Weights]:
+        """Weights of the better completion and of the worse one."""
+        return FORMS[self.form](self.pull, self.push)
+
+    def _asked(self) -> list[str]:
+        """Roles that have any weight."""
+        names = (self.teacher, self.winner, self.loser)
+        return [name for place, name in enumerate(names) if any(side[place] for side in self.sides)]
+
     def terms(self, event: Event, ctx: Context) -> Terms:
-        path = ctx.roles[self.teacher].denoiser.path
+        path = ctx.roles[self._asked()[0]].denoiser.path
         t = self.times.draw(path, tree.batch_size(event.x), ctx.rng, "preference/time")
         noise = ctx.rng.normal_like(event.x, stream="preference/noise")
-        pull = self._side(event, event.x, self.winner, noise, t, ctx)
-        if not self.push:
-            return {"preference": pull}
-        return {"preference": pull - self.push * self._side(event, event.targets["loser"], self.loser, noise, t, ctx)}
+        pair = zip((event.x, event.targets["loser"]), self.sides, strict=True)
+        parts = [self._side(event, x, side, noise, t, ctx) for x, side in pair if any(side)]
+        return {"preference": torch.stack(parts).sum(0)}
 
-    def _side(self, event: Event, x: State, critic: str, noise: State, t: Tensor, ctx: Context) -> Tensor:
-        """A scalar per sample [B] whose gradient with respect to x is that side's g / N."""
+    def _side(self, event: Event, x: State, side: Weights, noise: State, t: Tensor, ctx: Context) -> Tensor:
+        """A scalar per sample [B] whose gradient with respect to x is the weighted sum of ε / N."""
+        guides = (guidance_of(self.guidance), None, None)
+        asked = [each for each in zip(side, (self.teacher, self.winner, self.loser), guides, strict=True) if each[0]]
         with torch.no_grad():
-            x_t = ctx.roles[self.teacher].denoiser.path.noised(x, noise, t)
-            real = consult(ctx.roles[self.teacher], x_t, t, event, guidance=guidance_of(self.guidance))
-            fake = consult(ctx.roles[critic], x_t, t, event)
-            gradient = tree.combine((1.0, real.eps), (-1.0, fake.eps))
+            x_t = ctx.roles[asked[0][1]].denoiser.path.noised(x, noise, t)
+            said = [(w, consult(ctx.roles[name], x_t, t, event, guidance=guide).eps) for w, name, guide in asked]
+            gradient = tree.combine(*said)
         return surrogate(x, gradient)
 
 

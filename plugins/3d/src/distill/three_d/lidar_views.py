@@ -91,6 +91,8 @@ class RangeImage(Lens):
     Brightness falls with the logarithm of the distance, from 1 at `near` to 0 at `far`.
     """
 
+    takes: ClassVar[str] = "lidar"
+    gives: ClassVar[str] = "image"
     rows: PositiveInt = 32
     """H, the highest elevation first."""
     columns: PositiveInt = 256
@@ -113,6 +115,8 @@ class RangeImage(Lens):
 class BirdsEye(Lens):
     """What lies where, from above: [B, 1, N, N] in [-1, 1]; no point is -1, `full` points or more are close to 1."""
 
+    takes: ClassVar[str] = "lidar"
+    gives: ClassVar[str] = "image"
     cells: PositiveInt = 64
     """N, of a side."""
     side: PositiveFloat = 12.0

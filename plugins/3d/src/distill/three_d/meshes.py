@@ -13,6 +13,7 @@ from torch import Tensor
 from distill.core import Rng
 from distill.core.errors import DataError
 from distill.three_d.cameras import Cameras
+from distill.three_d.objects import OBJECTS
 
 Mesh = Any
 """trimesh.Trimesh, which has no types."""
@@ -20,7 +21,8 @@ AMBIENT = 0.45
 """Brightness of a surface that turns away from the light."""
 
 
-def _part(kind: str, colour: tuple[int, int, int], at: tuple[float, float, float] = (0, 0, 0), **sizes: Any) -> Mesh:
+def formed(kind: str, colour: tuple[int, int, int], at: tuple[float, float, float] = (0, 0, 0), **sizes: Any) -> Mesh:
+    """One of trimesh's solids, standing on y, in a colour and a place."""
     import trimesh
 
     mesh = getattr(trimesh.creation, kind)(**sizes)
@@ -33,15 +35,15 @@ def _part(kind: str, colour: tuple[int, int, int], at: tuple[float, float, float
 
 def _snowman() -> list[Mesh]:
     balls = [((0, -0.55, 0), 0.45), ((0, 0.1, 0), 0.32), ((0, 0.58, 0), 0.22)]
-    body = [_part("icosphere", (235, 238, 245), at, subdivisions=3, radius=radius) for at, radius in balls]
+    body = [formed("icosphere", (235, 238, 245), at, subdivisions=3, radius=radius) for at, radius in balls]
     hat = [
-        _part("cylinder", (40, 40, 60), (0, 0.76, 0), radius=0.28, height=0.05),
-        _part("cylinder", (40, 40, 60), (0, 0.92, 0), radius=0.16, height=0.28),
+        formed("cylinder", (40, 40, 60), (0, 0.76, 0), radius=0.28, height=0.05),
+        formed("cylinder", (40, 40, 60), (0, 0.92, 0), radius=0.16, height=0.28),
     ]
-    buttons = [_part("icosphere", (200, 40, 40), (0, y, z), subdivisions=2, radius=0.05) for y, z in (
+    buttons = [formed("icosphere", (200, 40, 40), (0, y, z), subdivisions=2, radius=0.05) for y, z in (
         (0.02, 0.31), (0.2, 0.3), (-0.4, 0.43),
     )]  # fmt: skip
-    nose = _part("box", (240, 130, 30), (0, 0.58, 0.27), extents=(0.06, 0.2, 0.06))
+    nose = formed("box", (240, 130, 30), (0, 0.58, 0.27), extents=(0.06, 0.2, 0.06))
     return [*body, *hat, *buttons, nose]
 
 
@@ -50,7 +52,7 @@ def _rings() -> list[Mesh]:
 
     rings = []
     for n, colour in enumerate([(220, 60, 50), (50, 150, 80), (60, 90, 210)]):
-        ring = _part("torus", colour, major_radius=0.62, minor_radius=0.1)
+        ring = formed("torus", colour, major_radius=0.62, minor_radius=0.1)
         turn = trimesh.transformations.rotation_matrix(n * np.pi / 3, [1, 0, 0.6])
         rings.append(ring.apply_transform(turn))
     return rings
@@ -59,10 +61,10 @@ def _rings() -> list[Mesh]:
 def _tower() -> list[Mesh]:
     sizes = [(0.9, (180, 60, 60)), (0.7, (220, 160, 60)), (0.5, (80, 160, 90)), (0.3, (70, 110, 200))]
     boxes = [
-        _part("box", colour, (0, -0.6 + 0.4 * n, 0), extents=(side, side, 0.4))
+        formed("box", colour, (0, -0.6 + 0.4 * n, 0), extents=(side, side, 0.4))
         for n, (side, colour) in enumerate(sizes)
     ]
-    return [*boxes, _part("icosphere", (240, 220, 90), (0, 0.95, 0), subdivisions=3, radius=0.16)]
+    return [*boxes, formed("icosphere", (240, 220, 90), (0, 0.95, 0), subdivisions=3, radius=0.16)]
 
 
 SHAPES: dict[str, Callable[[], list[Mesh]]] = {"snowman": _snowman, "rings": _rings, "tower": _tower}
@@ -77,7 +79,8 @@ def load_mesh(name: str | Path, *, solid: bool = False) -> Mesh:
     """
     import trimesh
 
-    mesh: Mesh = trimesh.util.concatenate(SHAPES[str(name)]()) if str(name) in SHAPES else _read(Path(name))
+    known = {**SHAPES, **OBJECTS}.get(str(name))
+    mesh: Mesh = _read(Path(name)) if known is None else trimesh.util.concatenate(known())
     faces = getattr(mesh, "faces", None)
     if faces is None or not len(faces):
         found = len(getattr(mesh, "vertices", ()))
@@ -102,7 +105,8 @@ def _read(path: Path) -> Mesh:
     import trimesh
 
     if not path.is_file():
-        raise DataError(f"there is no file {path}, and no shape of that name; shapes are {', '.join(SHAPES)}")
+        known = ", ".join([*SHAPES, *OBJECTS])
+        raise DataError(f"there is no file {path}, and no shape of that name; shapes are {known}")
     try:
         read = trimesh.load(path)
         return read.to_mesh() if isinstance(read, trimesh.Scene) else read

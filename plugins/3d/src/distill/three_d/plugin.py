@@ -87,6 +87,14 @@ def distill_denoisers() -> Sequence[Component]:
     return [
         *_parts("gaussians", "3d", {"gaussians": ("GaussianScene", "A scene of Gaussians that a run optimises")}),
         *_parts("points", "lidar", points),
+        *_parts(
+            "posed",
+            "image",
+            {
+                "posed-pictures": ("PosedPictures", "A denoiser of pictures that is told each picture's camera"),
+                "views-teacher": ("ViewsTeacher", "A small trained DiT: 32x32 views of eight objects, by camera"),
+            },
+        ),
     ]
 
 
@@ -106,6 +114,7 @@ def distill_lenses() -> Sequence[Component]:
 def distill_datasets() -> Sequence[Component]:
     pictures = {
         "mesh-views": ("MeshViews", "True views of a mesh, with their cameras"),
+        "object-views": ("ObjectViews", "True views of several meshes, labelled, with their cameras"),
         "posed-photos": ("PosedPhotos", "A folder of photos with cameras in transforms.json"),
     }
     scenes = {
@@ -145,7 +154,7 @@ def distill_trajectories() -> Sequence[Component]:
 @hookimpl
 def distill_losses() -> Sequence[Component]:
     pairs = {
-        "preference": ("Preference", "The better completion to the teacher, the worse away from it: lidar-dpo"),
+        "preference": ("Preference", "Completions to the teacher's law, tilted to the better ones: lidar-dpo"),
         "denoise-target": ("DenoiseTarget", "Denoising of one of an event's targets"),
     }
     views = {
@@ -162,4 +171,12 @@ def distill_losses() -> Sequence[Component]:
 
 @hookimpl
 def distill_methods() -> Sequence[Component]:
-    return [_method(*paper) for paper in PAPERS]
+    measured = Component(
+        name="six-views",
+        summary="SOAR, measured on six pictures of a mesh and the teacher that ships",
+        target="distill.three_d.papers.soar:SOAR",
+        modality="3d",
+        paper="2410.23800",
+        claim="distill.three_d.claims.six_views:claim",
+    )
+    return [*(_method(*paper) for paper in PAPERS), measured]

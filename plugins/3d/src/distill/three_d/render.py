@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -187,26 +188,39 @@ BACKENDS: dict[str, Callable[[Scene, Cameras, Tensor], tuple[Tensor, Tensor]]] =
 """Who draws on which kind of device; our own code in torch does where none is named."""
 
 
-def scenes_of(state: Mapping[str, Any]) -> list[dict[str, Tensor]]:
-    """The scenes of a batch [B, N, ...], or of ragged parts, one by one; other fields go along.
+def each_scene(state: State) -> list[dict[str, Tensor]]:
+    """The scenes of a batch, whatever they consist of: fields [B, ...] or ragged, one by one.
 
     Raises:
         DataError: it is no batch of scenes.
     """
-    if not isinstance(state, Mapping) or "means" not in state:
-        raise DataError(f"a batch of scenes is a mapping with the parts {', '.join(PARTS)}, and this is none")
+    if not isinstance(state, Mapping) or not state:
+        raise DataError("a batch of scenes is a mapping with the parts of each, and this is none")
     parts = {name: part.split() if isinstance(part, Ragged) else part for name, part in state.items()}
-    count = len(parts["means"])
+    count = len(next(iter(parts.values())))
     return [{name: part[row] for name, part in parts.items()} for row in range(count)]
 
 
-class Render(Lens):
-    """Scenes as pictures in [−1, 1], as image teachers see them.
+def scenes_of(state: State) -> list[dict[str, Tensor]]:
+    """The scenes of Gaussians of a batch [B, N, ...], or of ragged parts, one by one; other fields go along.
+
+    Raises:
+        DataError: it is no batch of scenes of Gaussians.
+    """
+    if not isinstance(state, Mapping) or "means" not in state:
+        raise DataError(f"a batch of scenes is a mapping with the parts {', '.join(PARTS)}, and this is none")
+    return each_scene(state)
+
+
+class SceneLens(Lens):
+    """Scenes of some kind as pictures in [−1, 1], as image teachers see them; a subclass draws one.
 
     A batch of B scenes that say from where they are seen (`world_to_camera` [B, V, 4, 4], `intrinsics` [B, V, 3, 3] for
     pictures of one by one) becomes B · V pictures; others are seen by `count` cameras of the sampler, evenly spaced.
     """
 
+    takes: ClassVar[str] = "3d"
+    gives: ClassVar[str] = "image"
     conformance: ClassVar[dict[str, str]] = {"toy": "its states are scenes"}
     size: tuple[PositiveInt, PositiveInt] = (32, 32)
     """Height and width in pixels."""
@@ -217,23 +231,29 @@ class Render(Lens):
     count: PositiveInt = 1
     """How many of them."""
 
+    @abstractmethod
+    def draw(self, scene: Scene, cameras: Cameras) -> Rendered:
+        """What cameras see of one scene, with gradient to its parts."""
+
     def __call__(self, state: State) -> Any:
-        return 2 * torch.cat([self.shown(scene) for scene in scenes_of(cast(Any, state))]) - 1
+        return 2 * torch.cat([self.shown(scene) for scene in each_scene(state)]) - 1
 
     def shown(self, scene: Scene) -> Tensor:
         """One scene over the background, in [0, 1]: [V, 3, H, W]."""
         return self.drawn(scene).over(torch.tensor(self.background))
 
     def drawn(self, scene: Scene) -> Rendered:
-        """One scene, with its depth and normals."""
+        """One scene from its own cameras or else the sampler's, with its depth and normals."""
+        return self.draw(scene, self._seen(scene))
+
+    def _seen(self, scene: Scene) -> Cameras:
         known = Cameras.of(scene, *self.size)
-        return render(scene, self.cameras.even(self.count, *self.size) if known is None else known)
+        return self.cameras.even(self.count, *self.size) if known is None else known
 
     def conditions(self, cond: Mapping[str, Any], state: State) -> Mapping[str, Any]:
         """Those of each scene for each of its pictures, and where the pictures are seen from."""
-        scenes = scenes_of(cast(Any, state))
-        cameras = self.cameras.even(self.count, *self.size)
-        seen = [Cameras.of(scene, *self.size) or cameras for scene in scenes]
+        scenes = each_scene(state)
+        seen = [self._seen(scene) for scene in scenes]
         views = sum(map(len, seen))
         told = {name: self._each(value, len(scenes), views) for name, value in cond.items()}
         known = [each.fields() for each in seen]
@@ -244,3 +264,16 @@ class Render(Lens):
         """A condition of each scene becomes one of each picture; one that is, stays."""
         each = views // scenes
         return value.repeat_interleave(each, 0) if isinstance(value, Tensor) and len(value) != views else value
+
+
+class Render(SceneLens):
+    """Scenes of Gaussians as pictures in [−1, 1], as image teachers see them.
+
+    A batch of B scenes that say from where they are seen (`world_to_camera` [B, V, 4, 4], `intrinsics` [B, V, 3, 3] for
+    pictures of one by one) becomes B · V pictures; others are seen by `count` cameras of the sampler, evenly spaced.
+    """
+
+    conformance: ClassVar[dict[str, str]] = {"toy": "its states are scenes"}
+
+    def draw(self, scene: Scene, cameras: Cameras) -> Rendered:
+        return render(scene, cameras)

@@ -131,7 +131,10 @@ class Points(Start):
         from distill.three_d.meshes import load_points
 
         points, colours = load_points(self.path)
-        return from_points(points, colours, degree=degree, opacity=self.opacity)
+        try:
+            return from_points(points, colours, degree=degree, opacity=self.opacity)
+        except DataError as error:
+            raise DataError(f"{self.path}: {error}") from error
 
 
 class Saved(Start):

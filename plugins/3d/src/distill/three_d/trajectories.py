@@ -15,14 +15,14 @@ from distill.core.errors import RecipeError
 from distill.three_d.cameras import Cameras
 from distill.three_d.directions import Directions, Landmarks
 from distill.three_d.noise import refreshed, seen_noise, texels
-from distill.three_d.render import Render, scenes_of
+from distill.three_d.render import SceneLens, each_scene
 
 KEPT = "scene-noise"
 """Name of the noise among the tensors that a run saves."""
 
 
 class SceneView(Trajectory):
-    """Views of a scene through the run's lens `render`; `noise` is what belongs to the scene in each of them.
+    """Views of a scene through the run's lens; `noise` is what belongs to the scene in each of them.
 
     `meta` holds `alpha`, `depth`, `normals` and the `cameras`.
     """
@@ -47,11 +47,11 @@ class SceneView(Trajectory):
 
     def events(self, batch: Batch, ctx: Context, *, attached: bool) -> Iterator[Event]:
         subject, lens = ctx.roles[self.role].module, ctx.lens
-        if not isinstance(lens, Render) or not isinstance(subject, Subject):
-            raise RecipeError("views of a scene need a scene as student and 'lens: render'")
+        if not isinstance(lens, SceneLens) or not isinstance(subject, Subject):
+            raise RecipeError("views of a scene need a scene as student, and its lens: 'lens: render' for Gaussians")
         with torch.set_grad_enabled(attached):
             state = subject.materialise(batch, ctx.rng)
-            (scene,) = scenes_of(state)
+            (scene,) = each_scene(state)
             drawn = lens.drawn(scene)
             x = 2 * drawn.over(torch.tensor(lens.background)) - 1
         cameras = Cameras.of(scene, *lens.size)

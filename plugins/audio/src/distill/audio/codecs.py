@@ -238,6 +238,9 @@ class _Latent(Lens):
 class ToLatent(_Latent):
     """Waveforms [B, C, T] at 16 kHz to latents [B, T / 1024, 32 C]; T is a multiple of 1024."""
 
+    takes: ClassVar[str] = "audio"
+    gives: ClassVar[str] = "latent-sound"
+
     def __call__(self, state: State) -> Any:
         sound = waves(state)
         codec = self.codec.to(sound.device)
@@ -247,8 +250,14 @@ class ToLatent(_Latent):
 class FromLatent(_Latent):
     """Latents [B, N, 32 C] to waveforms [B, C, 1024 N] at 16 kHz."""
 
-    rounds: PositiveInt = 16
+    takes: ClassVar[str] = "latent-sound"
+    gives: ClassVar[str] = "audio"
+    rounds: PositiveInt = 6
     """Rounds of Griffin and Lim's algorithm."""
+
+    @property
+    def carried(self) -> dict[str, Any]:
+        return {"rate": RATE}
 
     def __call__(self, state: State) -> Any:
         assert isinstance(state, Tensor)

@@ -15,14 +15,17 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from distill.audio import sound
-from distill.audio.codecs import FromLatent
+from distill.audio.codecs import FromLatent, LatentCodec
 from distill.audio.spectra import spectrum
-from distill.core import Modality, State
-from distill.core.contracts import Way
-from distill.core.errors import DataError
+from distill.core import Modality, Rng, Role, State
+from distill.core.contracts import Streaming, Way
+from distill.core.errors import DataError, RecipeError
+from distill.core.probe import as_in_use
 
 WIDTH, TALL, SHORT = 320, 96, 40
 """Pixels of a sound's picture from left to right, of its spectrum, and of its waveform."""
+PATCH = 4
+"""Tokens by which the length of a sound grows: every patch of a network of ours divides it."""
 INK, PAPER = (31, 111, 235), 250
 
 
@@ -30,9 +33,16 @@ class Audio(Modality):
     """Sounds with one or two channels; latents of the codec that ships are decoded where somebody looks or listens."""
 
     suffix: ClassVar[str] = ".wav"
+    units: ClassVar[dict[str, str]] = {"rate": "samples a second"}
+    pair: ClassVar[tuple[str, str] | None] = ("music-teacher", "music-student")
+    pair_steps: ClassVar[tuple[int, ...]] = (4,)
+    pair_data: ClassVar[dict[str, Any] | None] = {
+        "name": "chorales", "conditions": ["text", "chords"], "text": 32, "words": 6,
+    }  # fmt: skip
+    compared: ClassVar[int | None] = 512
     rate: PositiveInt = 16_000
     """Samples a second."""
-    rounds: PositiveInt = 16
+    rounds: PositiveInt = 6
     """Rounds of Griffin and Lim's algorithm when latents are decoded."""
     shown: PositiveInt = 12
     """Most sounds in a picture; of more, evenly spaced ones are shown."""
@@ -46,6 +56,23 @@ class Audio(Modality):
         lens = FromLatent(rounds=self.rounds)
         assert isinstance(samples, Tensor)
         return torch.cat([lens(part) for part in samples.float().split(16)])
+
+    def lasting(self, role: Role, request: Streaming) -> Any:
+        """A waveform [1, C, T] of the seconds asked for, drawn as a whole; chords that end before it go on."""
+        shape = role.denoiser.shape
+        if request.start is not None or not isinstance(shape, tuple) or shape[0] in (1, 2):
+            raise RecipeError("only latents of sound can be of any length, and they go on from nothing: no 'start'")
+        count = round(request.seconds * self.rate)
+        tokens = PATCH * -(-count // (PATCH * LatentCodec.hop * LatentCodec.frames))
+        cond = dict(request.conditions[0][1])
+        if "chords" in cond:
+            told = cond["chords"][:, :tokens]
+            cond["chords"] = torch.cat([told, told[:, -1:].expand(-1, tokens - told.shape[1], -1)], 1)
+        rng = Rng(request.seed)
+        with torch.inference_mode(), as_in_use(role):
+            noise = rng.normal(1, tokens, *shape[1:], stream="sample/start")
+            drawn = request.sampler.sample(role, noise, cond, rng)
+        return self.decode(drawn)[..., :count]
 
     def write(self, samples: State, folder: Path, stem: str = "sample") -> list[Path]:
         heard = self.decode(samples)
@@ -62,15 +89,18 @@ class Audio(Modality):
         return path
 
     def side_by_side(self, ways: Mapping[str, Way], folder: Path) -> dict[str, str]:
-        """A picture of all ways, one row each, and the page `listen.html` with players side by side."""
+        """A picture of all ways, one row each, the page `listen.html` with players side by side, and WAV files."""
         from PIL import Image
 
         heard = {name: self.decode(way.draw(self.players)) for name, way in ways.items()}
         folder.mkdir(parents=True, exist_ok=True)
+        for name, sounds in heard.items():
+            self.write(sounds, folder / "sounds", name.replace(", ", "-").replace(" ", "-"))
         rows = torch.cat([torch.stack([picture(each, self.rate) for each in sounds]) for sounds in heard.values()])
         Image.fromarray(tiled(rows, self.players).numpy()).save(folder / "beside.png")
         (folder / "listen.html").write_text(listening_page(heard, self.rate), encoding="utf-8")
-        return {"beside.png": f"from top to bottom: {'; '.join(ways)}, from the same noises; to hear: listen.html"}
+        said = f"from top to bottom: {'; '.join(ways)}, from the same noises; to hear: listen.html, sounds/*.wav"
+        return {"beside.png": said}
 
 
 def is_sound(samples: State) -> bool:

@@ -87,8 +87,8 @@ class Whole(nn.Module):
 class AudioTransformer(nn.Module):
     """States [B, N, D] of any number of tokens that the patch divides; native times [B].
 
-    Conditions are `label` [B], `text` [B, words, ·], `chords` [B, N, 12], `tempo` [B] in hundreds of quarters a minute,
-    and `seconds` [B, 2], where the sound begins and how long the whole is, in tens of seconds.
+    Conditions are `label` [B], `text` [B, words, ·], `chords` [B, N or 1, 12], `tempo` [B] in hundreds of quarters a
+    minute, and `seconds` [B, 2], where the sound begins and how long the whole is, in tens of seconds.
     """
 
     def __init__(self, options: AudioDiT, span: float) -> None:
@@ -109,7 +109,7 @@ class AudioTransformer(nn.Module):
     def forward(self, x: Tensor, t: Tensor, cond: Mapping[str, Any]) -> Tensor:
         if x.shape[1] % self.patch:
             raise DistillError(f"{x.shape[1]} tokens cannot be cut into patches of {self.patch}")
-        seen = torch.cat([x, cond["chords"].to(x)], 2) if self.chords else x
+        seen = torch.cat([x, cond["chords"].to(x).expand(-1, x.shape[1], -1)], 2) if self.chords else x
         h = self.inlet(seen.unflatten(1, (-1, self.patch)).flatten(2))
         told = silu(self.time(t) + self.whole(cond, x))[:, None]
         words, length, shared = 0, h.shape[1], self.shared(told)
@@ -205,7 +205,7 @@ class AudioDiT(Builder):
         """Value of each condition when it is dropped."""
         known = {
             "label": (self.classes, self.classes), "text": (self.text, torch.zeros(self.words, self.text)),
-            "chords": (self.chords, torch.zeros(self.tokens, 12)), "tempo": (self.tempo, torch.zeros(())),
+            "chords": (self.chords, torch.zeros(1, 12)), "tempo": (self.tempo, torch.zeros(())),
             "seconds": (self.seconds, torch.zeros(2)),
         }  # fmt: skip
         return {name: value for name, (used, value) in known.items() if used}

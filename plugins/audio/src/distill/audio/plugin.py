@@ -24,6 +24,13 @@ def distill_denoisers() -> Sequence[Component]:
     return [
         *_audio("networks", {"audio-dit": ("AudioDiT", "A compact transformer over the time of a sound")}),
         *_audio(
+            "teachers",
+            {
+                "music-teacher": ("MusicTeacher", "A small trained audio-dit: chorales by text and chords"),
+                "music-student": ("MusicStudent", "music-teacher in four steps with fewer layers"),
+            },
+        ),
+        *_audio(
             "wrapped",
             {
                 "stable-audio": ("StableAudio", "diffusers' StableAudioDiTModel, by text and seconds"),

@@ -31,7 +31,8 @@ def read(file: Path, rate: int, channels: int = 1) -> Tensor:
     try:
         values, own = soundfile.read(file, dtype="float32", always_2d=True)
     except (OSError, RuntimeError, TypeError) as error:
-        raise DataError(f"{file} is not a readable file of sound: {error}. Mend or remove it.") from error
+        why = str(error).rstrip(".")
+        raise DataError(f"{file} is not a readable file of sound: {why}. Mend or remove it.") from error
     if not len(values):
         raise DataError(f"{file} holds no samples: it is empty. Mend or remove it.")
     sound = torch.from_numpy(values.T.copy())

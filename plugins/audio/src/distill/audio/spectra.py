@@ -155,6 +155,8 @@ def waves(state: State) -> Tensor:
 class ToSpectrum(_Spectral):
     """Waveforms [B, C, T] to complex spectra [B, C, 2, frames, bins], real and imaginary part; exactly invertible."""
 
+    takes: ClassVar[str] = "audio"
+    gives: ClassVar[str] = "spectrum"
     conformance: ClassVar[dict[str, str]] = {"toy/lens": "the toy is no waveform"}
 
     def __call__(self, state: State) -> Any:
@@ -164,6 +166,8 @@ class ToSpectrum(_Spectral):
 class FromSpectrum(_Spectral):
     """Complex spectra [B, C, 2, frames, bins] to waveforms [B, C, T], where T = (frames - 1) · hop."""
 
+    takes: ClassVar[str] = "spectrum"
+    gives: ClassVar[str] = "audio"
     conformance: ClassVar[dict[str, str]] = {"toy/lens": "the toy is no spectrum"}
 
     def __call__(self, state: State) -> Any:
@@ -174,6 +178,9 @@ class FromSpectrum(_Spectral):
 class ToMel(_Spectral):
     """Waveforms [B, C, T] to log mel spectra [B, C, frames, bands]."""
 
+    takes: ClassVar[str] = "audio"
+    gives: ClassVar[str] = "mel"
+    units: ClassVar[dict[str, str]] = {"rate": "samples a second"}
     conformance: ClassVar[dict[str, str]] = {"toy/lens": "the toy is no waveform"}
     rate: PositiveInt = 16_000
     """Samples a second."""
@@ -190,11 +197,17 @@ class FromMel(_Spectral):
     Magnitudes of least norm, and phases that fit them (`phases`), through which no gradient runs.
     """
 
+    takes: ClassVar[str] = "mel"
+    gives: ClassVar[str] = "audio"
     conformance: ClassVar[dict[str, str]] = {"toy/lens": "the toy is no spectrum"}
     rate: PositiveInt = 16_000
     """Samples a second."""
     rounds: int = 32
     """Rounds of Griffin and Lim's algorithm."""
+
+    @property
+    def carried(self) -> dict[str, Any]:
+        return {"rate": self.rate}
 
     def __call__(self, state: State) -> Any:
         assert isinstance(state, Tensor)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from distill.core.hookspecs import Component, hookimpl
 
 DISTILL_SPEC = 1
+SR = "super_resolution"
 
 
 def _image(module: str, parts: dict[str, tuple[str, str]]) -> list[Component]:
@@ -48,6 +49,14 @@ def distill_denoisers() -> Sequence[Component]:
                 "emoji-student": ("EmojiStudent", "emoji-teacher in one, two or four steps"),
             },
         ),
+        *_image(f"{SR}.networks", {"restorer": ("RestorerDenoiser", "A compact network for super-resolution")}),
+        *_image(
+            f"{SR}.teachers",
+            {
+                "sr-teacher": ("SRTeacher", "A small trained restorer: photographs at ratios up to 4"),
+                "sr-student": ("SRStudent", "sr-teacher in one step"),
+            },
+        ),
     ]
 
 
@@ -72,6 +81,14 @@ def distill_datasets() -> Sequence[Component]:
                 "webdataset": ("WebDataset", "Tar shards of pictures with captions"),
                 "hub-dataset": ("HubDataset", "Captioned pictures of the package datasets"),
                 "prompts": ("Prompts", "Prompts alone, of a list or a file"),
+            },
+        )
+        + _image(
+            f"{SR}.data",
+            {
+                "photographs": ("Photographs", "Pairs of the real photographs that installed packages ship"),
+                "sr-folder": ("PhotographFolder", "Pairs of a folder of photographs"),
+                "sr-pairs": ("PairedFolder", "Pairs of two folders with the same names"),
             },
         )
     )
@@ -104,7 +121,43 @@ def distill_metrics() -> Sequence[Component]:
                 "Share of samples that show the label asked for; higher is better",
             ),
         },
+    ) + _image(
+        f"{SR}.metrics",
+        {
+            "psnr": ("PSNR", "Peak signal-to-noise ratio of Y against the truth; higher is better"),
+            "ssim": ("SSIM", "Structural similarity of Y to the truth; higher is better"),
+            "perceptual": (
+                "PerceptualDistance",
+                "LPIPS, or a distance of its form in another network; lower is better",
+            ),
+            "low-fidelity": ("LowFidelity", "PSNR against the input, made small again; higher is better"),
+            "blur": ("Blur", "How blurred a picture looks, with nothing to compare with; lower is better"),
+        },
     )
+
+
+@hookimpl
+def distill_losses() -> Sequence[Component]:
+    return _image(
+        f"{SR}.losses",
+        {
+            "charbonnier": ("Charbonnier", "Samples against targets as whole pictures, robustly"),
+            "edge-aware": ("EdgeAware", "Absolute error of whole pictures, heavier at edges"),
+            "perceptual": ("Perceptual", "Distance of whole pictures in a network's features"),
+        },
+    )
+
+
+@hookimpl
+def distill_transforms() -> Sequence[Component]:
+    return _image(
+        f"{SR}.conditioning", {"low-adapter": ("LowAdapter", "A low-resolution picture by zero convolutions")}
+    )
+
+
+@hookimpl
+def distill_commands() -> Sequence[Component]:
+    return _image(f"{SR}.upscale", {"upscale": ("upscale", "Make a picture larger, tile by tile")})
 
 
 @hookimpl
@@ -116,5 +169,6 @@ def distill_methods() -> Sequence[Component]:
             target="distill.methods.papers.sfd:SFD",
             paper="2409.19681",
             claim="distill.image.claims.sfd_text_to_image:claim",
-        )
+        ),
+        *_image(f"{SR}.one_step", {"sr-one-step": ("OneStep", "Super-resolution in one call: pairs, features, a GAN")}),
     ]

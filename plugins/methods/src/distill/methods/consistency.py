@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from distill.core import (
     Batch,
@@ -37,7 +38,7 @@ Function = Callable[[Any, Tensor], Any]
 
 def exact(fn: Function, x: Any, t: Tensor, dx: Any, dt: Tensor) -> tuple[Any, Any]:
     """fn(x, t) and its derivative along (dx, dt), by forward-mode differentiation."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no forward mode
         # torch's forward mode loads decompositions that it compiles with its own deprecated compiler
         warnings.simplefilter("ignore", FutureWarning)
         both: tuple[Any, Any] = torch.func.jvp(fn, (x, t), (dx, dt))  # type: ignore[assignment]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from distill.core import Context, Denoiser, DistillError, Event, Loss, Roles, Terms, Transform, tree
 from distill.core.denoiser import ScalarEmbedding
+from distill.core.errors import RecipeError
 from distill.methods.times import time_of
 
 INNER = "inner."
@@ -178,6 +179,8 @@ class SelfTeacher(Loss):
     def terms(self, event: Event, ctx: Context) -> Terms:
         role, full = ctx.roles[self.role], ctx.roles[self.full]
         taps = role.denoiser.taps[-1:]
+        if not taps:
+            raise RecipeError(f"the network of role '{self.role}' names no taps, whose features this loss looks at")
         said = role.predict(event.x_t, event.t, event.cond, taps=taps).features
         wanted = full.ask(event.x_t, event.t, event.cond, taps=taps).features
         return {"self_teacher": tree.mean(tree.tree_map(lambda a, b: (a - b) ** 2, said, wanted))}

@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import relu, softplus
 
 from distill.core import Context, Event, Guidance, Loss, Prediction, Role, State, Terms, cfg, tree
+from distill.core.errors import RecipeError
 from distill.core.paths import per_key
 from distill.core.tree import Coefficient
 from distill.methods.networks import tokens
@@ -78,6 +80,17 @@ def renoised(event: Event, ctx: Context, role: str, times: Any, name: str) -> tu
 def consult(role: Role, x: Any, t: Any, event: Event, **options: Any) -> Prediction:
     """What a role says at (x, t) under the event's conditions and those of its extra inputs that it takes."""
     return role.predict(x, t, event.cond, **role.inputs(event.scalars), **options)
+
+
+def features_of(role: Role, x: Any, t: Any, event: Event) -> Mapping[str, Any]:
+    """A role's hidden features of a state, at the taps that its network names.
+
+    Raises:
+        RecipeError: it names none.
+    """
+    if not role.denoiser.taps:
+        raise RecipeError(f"the network of role '{role.name}' names no taps, whose features this loss looks at")
+    return consult(role, x, t, event, taps=role.denoiser.taps).features
 
 
 # ---------------------------------------------------------------- score differences
@@ -197,7 +210,10 @@ class ScoreIdentity(Loss):
 
 
 class Denoise(Loss):
-    """Denoising of what the event holds, detached: a critic learns the student's law, a teacher that of the data."""
+    """Denoising of what the event holds, detached: a critic learns the student's law, a teacher that of the data.
+
+    `w(t) ‖D(x_t) − x‖²` with `x_t = α_t x + σ_t ε`; D and x in the network's own kind, or as `view` says.
+    """
 
     role: str = "critic"
     """Who learns."""
@@ -243,7 +259,10 @@ class Denoise(Loss):
 
 
 class Match(Loss):
-    """Regression of the event's prediction, in one of its views, to a named target."""
+    """Regression of the event's prediction, in one of its views, to a named target.
+
+    `w(t) ‖D(x_t) − y‖²` for the target y; with `metric` the absolute difference, or Huber's.
+    """
 
     view: Literal["x0", "eps", "v", "velocity", "value"] = "x0"
     """What is compared."""
@@ -268,7 +287,10 @@ class Match(Loss):
 
 
 class MatchState(Loss):
-    """Regression of the event's state itself (a sample, the next point of a roll-out) to a named target."""
+    """Regression of the event's state itself (a sample, the next point of a roll-out) to a named target.
+
+    `‖x − y‖²` for the target y; with `metric` the absolute difference, or Huber's.
+    """
 
     target: str = "x"
     """Name among the event's targets."""
@@ -307,15 +329,17 @@ class FeatureMoments(Loss):
         t = self.times.draw(role.denoiser.path, tree.batch_size(event.x), ctx.rng, "moments/time")
         noise = ctx.rng.normal_like(event.x, stream="moments/noise")
         mine, true = (
-            consult(role, role.denoiser.path.noised(x, noise, t), t, event, taps=role.denoiser.taps).features
-            for x in (event.x, event.real)
+            features_of(role, role.denoiser.path.noised(x, noise, t), t, event) for x in (event.x, event.real)
         )
         gaps = [(tokens(mine[name]) - tokens(true[name])).mean(1) for name in mine]
         return {"moments": torch.stack([((gap**2 + self.c**2).sqrt() - self.c).mean(1) for gap in gaps]).mean(0)}
 
 
 class TeacherTarget(Loss):
-    """Regression of a sample to what a teacher makes of it after re-noising (ADD, arXiv:2311.17042, eq. 4)."""
+    """Regression of a sample to what a teacher makes of it after re-noising (ADD, arXiv:2311.17042, eq. 4).
+
+    `w(t) ‖x − D_teacher(x_t)‖²` with `x_t = α_t x + σ_t ε`.
+    """
 
     teacher: str = "teacher"
     """Role that answers; no gradient runs through it."""
@@ -482,7 +506,7 @@ class _Adversarial(Loss):
             return x
         role = ctx.roles[self.features]
         time = role.denoiser.path.t_min if t is None else t
-        return consult(role, x, time, event, taps=role.denoiser.taps).features
+        return features_of(role, x, time, event)
 
     def judge(self, seen: Any, t: Tensor | None, event: Event, ctx: Context) -> Tensor:
         """Logits of what was seen: [B], or [B, K] of K heads or places."""
@@ -510,7 +534,10 @@ class AdversarialGenerator(_Adversarial):
 
 
 class AdversarialDiscriminator(_Adversarial):
-    """The discriminator's side: samples against real states (`targets["real"]`), each noised on its own."""
+    """The discriminator's side: samples against real states (`targets["real"]`), each noised on its own.
+
+    `softplus(Q(x)) + softplus(−Q(y))` for samples x and real states y, or another of the forms.
+    """
 
     train_features: bool = True
     """Move the feature network too (DMD2); off where the features are a frozen teacher's (LADD)."""
@@ -664,6 +691,7 @@ class RelativisticDiscriminator(_Adversarial):
         if not self.gamma:
             return self.opinion(x_t, t, event, ctx), None
         x_t = tree.tree_map(lambda leaf: leaf.requires_grad_(), x_t)
-        logits = self.opinion(x_t, t, event, ctx)
+        with sdpa_kernel(SDPBackend.MATH):  # fused attention cannot be differentiated twice
+            logits = self.opinion(x_t, t, event, ctx)
         slopes = torch.autograd.grad(logits.sum(), tree.leaves(x_t), create_graph=True)
         return logits, torch.stack([tree.per_sample(slope**2)[0] for slope in slopes]).sum(0)

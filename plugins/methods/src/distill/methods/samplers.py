@@ -292,7 +292,13 @@ def asked(roles: Mapping[str, Role], name: str) -> Role:
 
 
 def judge(oracle: Role, x: State, cond: Any = None) -> Tensor:
-    """What an oracle says of clean samples: [B]."""
+    """What an oracle says of clean samples: [B].
+
+    Raises:
+        RecipeError: its network scores nothing.
+    """
+    if oracle.denoiser.kind != "logits":
+        raise RecipeError(f"role '{oracle.name}' is to score samples, and its network says {oracle.denoiser.kind}")
     return oracle.predict(x, None, cond).logits.reshape(tree.batch_size(x))
 
 

@@ -25,7 +25,7 @@ class Data(Trajectory):
 
 
 class NoisedData(Trajectory):
-    """Data noised to random times, and the student's prediction there."""
+    """Data noised to random times, `x_t = α_t x0 + σ_t ε`, and the student's prediction there."""
 
     times: Times = UniformTimes()
     """Noise levels."""
@@ -58,7 +58,8 @@ class Generate(Trajectory):
     """The student's own samples, by backward simulation: one step of its sampler carries gradient, those before do not.
 
     One time is a one-step generator. With several, one is drawn for the whole batch, the steps before it run as in
-    sampling, and the loss sees that step's x0 (DMD2: Yin et al. 2024, arXiv:2405.14867, section 4.5).
+    sampling, and the loss sees that step's x0 (DMD2: Yin et al. 2024, arXiv:2405.14867, section 4.5): `x = D(x_t)`,
+    where each step before led to `x_s = α_s D(x_t) + σ_s ε`.
     """
 
     times: tuple[float, ...] = (1.0,)

@@ -108,9 +108,9 @@ class EditScore(Loss):
         noise = ctx.rng.normal_like(event.x, stream="edit/noise")
         mine = self._look(path.noised(event.x, noise, t), t, event.cond, ctx)
         with torch.no_grad():
-            true = self._look(path.noised(source, noise, t), t, event.meta["source"], ctx)
+            true = self._look(path.noised(source, noise, t), t, event.meta.get("source", event.cond), ctx)
         gradient = (mine[0] - true[0]).detach()
-        mask = event.meta["mask"]
+        mask = event.meta.get("mask")
         terms = {"score": surrogate(event.x, gradient if mask is None else gradient * mask)}
         frames = event.x.shape[1]
         pairs = [(mine[1][name], true[1][name]) for name in mine[1]]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from distill.core import Context, Event, Guidance, HeadBuilder, Loss, Roles, Sampler, Terms, tree
 from distill.methods.losses import (
     SCALES,
+    MatchState,
     ScoreDifference,
     consult,
     distance,
@@ -38,6 +39,7 @@ class OnFrames(Loss):
         "options": "what is inside is a loss of any class, which JSON cannot name",
         "toy": "the toy has no frames",
     }
+    example: ClassVar[dict[str, Any]] = {"inner": MatchState(target="real")}
     inner: Loss
     """What happens on them."""
     frames: PositiveInt = 2

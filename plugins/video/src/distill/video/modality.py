@@ -14,15 +14,14 @@ from torch import Tensor
 from distill.core import Modality, Role, State
 from distill.core.contracts import Streaming, Way
 from distill.core.errors import DataError
-
-BORDER = 64
-"""Brightness of the line between two pictures."""
+from distill.methods.sheets import tiled, write_gif, write_mp4
 
 
 class Video(Modality):
     """Clips with one (grey) or three (RGB) channels."""
 
     suffix: ClassVar[str] = ".mp4"
+    units: ClassVar[dict[str, str]] = {"rate": "frames a second"}
     pair: ClassVar[tuple[str, str] | None] = ("moving-teacher", "moving-student")
     pair_steps: ClassVar[tuple[int, ...]] = (4,)
     pair_data: ClassVar[dict[str, Any] | None] = {"name": "moving-digits", "size": 32, "frames": 24}
@@ -50,6 +49,11 @@ class Video(Modality):
         from distill.video.streaming import write
 
         return write(role, request, self.rate, lambda x: self._enlarged(to_bytes(clips_of(self.decode(x))))[0])
+
+    def lasting(self, role: Role, request: Streaming) -> Any:
+        from distill.video.streaming import whole
+
+        return whole(role, request, self.rate)
 
     def preview(self, samples: State, path: Path, titles: Sequence[str] = ()) -> Path:
         """A contact sheet, one row a clip, as PNG; the clips in motion beside it, as MP4 and GIF of the same name."""
@@ -119,44 +123,7 @@ def to_bytes(clips: Tensor) -> Tensor:
     return pixels.expand(*pixels.shape[:-1], 3)
 
 
-def tiled(pixels: Tensor, columns: int) -> Tensor:
-    """Pictures [N, H, W, 3] on one sheet, row by row with a line between them."""
-    count, height, width, channels = pixels.shape
-    rows = -(-count // columns)
-    sheet = torch.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), BORDER, dtype=torch.uint8)
-    for index, picture in enumerate(pixels):
-        top, left = index // columns * (height + 1) + 1, index % columns * (width + 1) + 1
-        sheet[top : top + height, left : left + width] = picture
-    return sheet
-
-
-def write_mp4(frames: Tensor, path: Path, rate: float) -> None:
-    """Frames [F, H, W, 3] as H.264, or as MPEG-4 where this FFmpeg has no H.264; odd sides lose a line of pixels."""
-    import av
-
-    height, width = (side - side % 2 for side in frames.shape[1:3])
-    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    with av.open(str(path), "w") as file:
-        stream: Any = file.add_stream(codec, rate=_fraction(rate))
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for pixels in frames[:, :height, :width].contiguous().numpy():
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        file.mux(stream.encode())
-
-
-def write_gif(frames: Tensor, path: Path, rate: float) -> None:
-    """Frames [F, H, W, 3] as an animation that repeats."""
-    pictures = [_picture(each) for each in frames]
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=round(1000 / rate), loop=0)
-
-
 def _picture(pixels: Tensor) -> Any:
     from PIL import Image
 
     return Image.fromarray(pixels.contiguous().numpy())
-
-
-def _fraction(rate: float) -> Any:
-    from fractions import Fraction
-
-    return Fraction(rate).limit_denominator(1001)

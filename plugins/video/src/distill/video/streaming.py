@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from distill.core import Cache, Denoiser, Rng, Role, RollingCache, Sampler, rollout, tree
+from distill.core import Cache, Denoiser, Rng, Role, RollingCache, Sampler, State, rollout, tree
 from distill.core.contracts import Streaming
 from distill.core.errors import DataError, RecipeError
 from distill.core.probe import as_in_use
@@ -204,19 +205,50 @@ class Film:
         return track
 
 
-def frames_of(file: Path, denoiser: Denoiser) -> Tensor:
-    """The frames of a picture or clip, as a network's states: [1, F, C, H, W] in [−1, 1]."""
+def frames_of(start: Path | State, denoiser: Denoiser) -> Tensor:
+    """The frames of a picture or clip, a file or a state, as a network's states: [1, F, C, H, W] in [−1, 1]."""
     from distill.video.datasets import decoded
 
     shape: Any = denoiser.shape
     _, channels, height, width = shape
+    name = start if isinstance(start, Path) else "the clip"
     if channels not in MODES:
-        raise RecipeError(f"{file} cannot be the start of states with {channels} channels: they need an encoder")
-    pixels = decoded(file, height, width, mode=MODES[channels]).float()
+        raise RecipeError(f"{name} cannot be the start of states with {channels} channels: they need an encoder")
+    if isinstance(start, Path):
+        clip = decoded(start, height, width, mode=MODES[channels]).float()[None] / 127.5 - 1
+    else:
+        clip = _resized(start, channels, height, width)
     patch: Any = denoiser.network.patch
-    if len(pixels) % patch[0]:
-        raise DataError(f"{file} has {len(pixels)} frames: give a multiple of {patch[0]}, the length of a patch")
-    return pixels[None] / 127.5 - 1
+    if clip.shape[1] % patch[0]:
+        raise DataError(f"{name} has {clip.shape[1]} frames: give a multiple of {patch[0]}, the length of a patch")
+    return clip
+
+
+def _resized(state: State, channels: int, height: int, width: int) -> Tensor:
+    """A clip [1, F, C, H, W] with other sides; grey ones get colours, and colours become grey."""
+    if not isinstance(state, Tensor) or state.ndim != 5 or len(state) != 1:
+        raise DataError("a clip goes on from one clip, [1, F, C, H, W], and this is another state")
+    weights = state.new_tensor([0.299, 0.587, 0.114])[:, None, None]
+    own = state if state.shape[2] == channels else (state * weights).sum(2, True) if channels == 1 else state
+    sized = interpolate(own[0], (height, width), mode="bilinear", antialias=True)
+    return sized.expand(-1, channels, -1, -1)[None]
+
+
+@torch.inference_mode()
+def whole(role: Role, request: Streaming, rate: float) -> Tensor:
+    """A clip of so many seconds in memory, [1, F, C, H, W]; it begins with the frames that it goes on from."""
+    device = next(role.module.parameters()).device
+    stream, cond = Stream.of(role, request.sampler, Rng(request.seed, device=device)), request.conditions[0][1]
+    shape: Any = role.denoiser.shape
+    clip = torch.zeros(1, 0, *shape[1:]) if request.start is None else frames_of(request.start, role.denoiser)
+    given, count = clip.shape[1], round(request.seconds * rate)
+    if given >= count:
+        raise DataError(f"the clip goes on from {given} frames, and {request.seconds:g} s are {count}: ask for more")
+    with as_in_use(role):
+        if given:
+            stream.follow(clip.to(device), share(cond, 0, given))
+        made_of = [clip.to(device), *made(stream, count - given, rate, [(0.0, cond)], given)]
+    return torch.cat(made_of, 1).cpu()
 
 
 def made(

@@ -113,11 +113,13 @@ class LinearClips(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, cond: Mapping[str, Any], cache: Cache | None = None) -> Any:
         fresh = x.shape[1]
-        seen, times, _, _ = with_deferred(x, t, cond, cache, ())
+        seen, times, _, past = with_deferred(x, t, cond, cache, ())
         flat, written = seen.flatten(2), None
         times = times[:, None].expand(flat.shape[:2]) if times.ndim == 1 else times
         if cache is not None:
-            written = cache.commit({"frames": (flat[:, None], times[:, None, :, None])})
+            written = cache
+            for part in (slice(past), slice(past, None)):  # own entries apart: later steps forget only them
+                written = written.commit({"frames": (flat[:, None, part], times[:, None, part, None])})
             known, when = written.layers["frames"]
             flat, times = known[:, 0], when[:, 0, :, 0]
         level, here = (times[..., None] - self.levels).abs().argmin(-1), torch.arange(flat.shape[1])

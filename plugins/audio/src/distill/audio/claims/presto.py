@@ -7,7 +7,7 @@ from typing import Any
 
 from distill.audio import toys
 from distill.audio.papers.presto import Presto
-from distill.core import Claim, Denoiser, Optimiser, Plan, Rng, Role, Roles, Row, Update
+from distill.core import Claim, Optimiser, Plan, Rng, Role, Roles, Row, Update
 from distill.core.plan import one_phase
 from distill.core.sampling import Grid
 from distill.methods import toys as plain
@@ -22,7 +22,8 @@ from distill.methods.losses import (
 )  # fmt: skip
 from distill.methods.times import KarrasTimes, Times
 
-STEPS, LAYER_STEPS, GAN_WEIGHT = 2000, 150, 0.1
+UPDATES, CRITIC, LAYER_STEPS, GAN_WEIGHT = 1000, 2, 150, 4.0
+"""Updates of each student, updates of a critic for one of them, iterations on layers, and the GAN's weight."""
 GAN: dict[str, Any] = {"form": "least-squares", "times": toys.LAW}
 
 
@@ -35,21 +36,21 @@ class KarrasConsistency(BriefConsistency):
         return Plan(phases=one_phase([Update(trajectory=events, loss=Match())], self.steps, optimisers))
 
 
-def presto(law: Times, gan: float, steps: int = STEPS) -> Presto:
+def presto(law: Times, gan: float, updates: int = UPDATES) -> Presto:
     """The method in this world."""
     return Presto(
-        steps=steps, law=law, critic_updates=2, score=ScoreDifference(times=toys.LAW),
+        steps=CRITIC * updates, law=law, critic_updates=CRITIC, critic_sees_noise=True,
+        score=ScoreDifference(times=toys.LAW, units="x0"),
         critic=Denoise(times=toys.LAW, view="x0", level="edm", sigma_data=toys.SPREAD),
         generator=AdversarialGenerator(weight=gan, **GAN), discriminator=AdversarialDiscriminator(weight=0.5, **GAN),
-        student_optimiser=Optimiser(lr=1e-3, betas=(0, 0.99), schedule="cosine"),
+        student_optimiser=Optimiser(lr=5e-4, betas=(0, 0.99), schedule="cosine"),
         critic_optimiser=Optimiser(lr=1e-3, betas=(0, 0.99)),
     )  # fmt: skip
 
 
 def trained(method: Any, seed: int) -> Role:
-    """A student of the exact teacher, from the fitted start."""
-    start = {name: copy.deepcopy(toys.start(seed)) for name in ("student", "critic")}
-    fixed: dict[str, Denoiser] = {"teacher": toys.law(), **start}
+    """A student of the fitted teacher, which starts from its weights."""
+    fixed = {"teacher": copy.deepcopy(toys.teacher(seed))}
     return plain.train(method, fixed, data=toys.data(seed), size=128, seed=seed).roles["student"]
 
 
@@ -88,7 +89,7 @@ def unlike(seed: int) -> float:
 def claim(seed: int) -> Claim:
     """TONES: steps against consistency distillation, with and without the GAN; layers with and without the last one."""
     ours, alone = (measured(trained(presto(KarrasTimes(), gan), seed), seed) for gan in (GAN_WEIGHT, 0.0))
-    theirs = measured(trained(KarrasConsistency(network=None, steps=STEPS), seed), seed)
+    theirs = measured(trained(KarrasConsistency(network=None, steps=UPDATES), seed), seed)
     kept, ended = layered(seed, 1, 1.0), layered(seed, 0, 0.0)
     return Claim(
         "presto",
@@ -105,14 +106,17 @@ def claim(seed: int) -> Claim:
         ],
         broken=BROKEN,
         open=OPEN,
-        settings=toys.SETTINGS | {"seed": seed, "steps": (STEPS, LAYER_STEPS)},
+        settings=toys.SETTINGS | {"seed": seed, "updates": (UPDATES, LAYER_STEPS), "critic's updates for one": CRITIC},
     )
 
 
 BROKEN = "The GAN left out, and the last layers left out in place of those before: both are measured in each run."
 OPEN = (
-    "Spectra of 8 x 8 take the place of 32 x 32. The distance to consistency distillation is not confirmed: seed 0 "
-    "after 500 iterations had a 4-step distance of 2.02 where consistency had 1.05, variety 0.61 where data have 1, "
-    "and 8 steps were worse than 4. On 12 x 12 after 800 iterations it was 2.35 against 2.89, and the GAN gave 0.10 of "
-    "variety. Steps and layers at once are tested, and not measured."
+    "Spectra of 8 x 8 take the place of 32 x 32, and the teacher is a fitted perceptron. The claim does not hold: "
+    "on seed 0 the 4-step distance is 0.802 of consistency distillation's where 0.8 is asked, variety is 0.888 "
+    "where 0.9 is, and 8 steps are 1.21 times as far as 4; seeds 1 and 2 are not measured with these settings. With"
+    " an exact teacher and one critic for the answers at all noises the first of these was 8.4. Telling the critic "
+    "the noise, which is not in the paper, took the 4-step distance from 0.93 to 0.67 (500 updates, 4 of the critic"
+    " for one, GAN 0.5, normalised steps), and a GAN of 2 in place of 0.5 the 8-step one from 1.27 to 0.77. A "
+    "longer run (1000 updates, 3 of the critic, rates of both falling) was worse, 0.93: training is not stable."
 )

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-from distill.core import Method, Optimiser, Phase, Plan, RoleSpec, Update
+from distill.core import Batch, Context, Event, Method, Optimiser, Phase, Plan, RoleSpec, Update
 from distill.methods.layers import LayerBudget, SelfTeacher
 from distill.methods.losses import AdversarialDiscriminator, AdversarialGenerator, Denoise, ScoreDifference
 from distill.methods.networks import FeatureHeads
 from distill.methods.times import KarrasTimes, LogNormalTimes, Times
 from distill.methods.trajectories import Data, NoisedData, sampler_at
+from distill.methods.transforms import ScalarInput
 
 TRAINING, INFERENCE = LogNormalTimes(of="noise"), KarrasTimes(noise=(0.02, 80.0))
 """The teacher's law of noise in training, and that of its steps: noise is σ/α, whatever the path."""
+
+
+class FromNoise(NoisedData):
+    """Noised data, and the noise at which the student answered for those who take the input `from`: ln(σ/α) / 4."""
+
+    def events(self, batch: Batch, ctx: Context, *, attached: bool) -> Iterator[Event]:
+        path = ctx.roles[self.role].denoiser.path
+        for event in super().events(batch, ctx, attached=attached):
+            yield replace(event, scalars={**event.scalars, "from": -path.logsnr(event.t).clamp(-8, 8) / 4})
 
 
 class Presto(Method):
@@ -47,7 +59,10 @@ class Presto(Method):
     denoise: Denoise = Denoise(role="student", times=TRAINING)
     """What the student learns beside its own teaching while it learns layers."""
     self_teacher: SelfTeacher = SelfTeacher()
-    """The last layer without some layers, against the last layer with all."""
+    """The last layer without some layers, against the last layer with all; `weight` 0 leaves it out."""
+    critic_sees_noise: bool = False
+    """Tell critic and discriminator at which noise the student answered. Not in the paper: there one critic knows the
+    mixture of all answers, and sharp answers at little noise then make up for blurred ones at much."""
     critic_updates: int = 5
     """Updates of critic and discriminator per update of the student."""
     student_optimiser: Optimiser = Optimiser(lr=1e-4, betas=(0, 0.99))
@@ -61,7 +76,8 @@ class Presto(Method):
         surgery = () if self.layers is None else (self.layers,)
         roles = {"student": RoleSpec(copy_of="teacher", transforms=surgery)}
         full = {"full": RoleSpec(shares="student")} if self.layers else {}
-        critic = {"critic": RoleSpec(copy_of="teacher")} if self.steps > self.layer_steps else {}
+        told = (ScalarInput(scalar="from"),) if self.critic_sees_noise else ()
+        critic = {"critic": RoleSpec(copy_of="teacher", transforms=told)} if self.steps > self.layer_steps else {}
         gan = {"discriminator": RoleSpec(build=self.heads)} if critic and self.generator.weight else {}
         return {**roles, **full, **critic, **gan}
 
@@ -73,14 +89,16 @@ class Presto(Method):
 
     def _layers(self) -> Phase:
         noised = NoisedData(times=self.denoise.times)
-        updates = (Update(trajectory=Data(), loss=self.denoise), Update(trajectory=noised, loss=self.self_teacher))
+        updates = [Update(trajectory=Data(), loss=self.denoise)]
+        updates += [Update(trajectory=noised, loss=self.self_teacher)] * bool(self.self_teacher.weight)
         return Phase(
-            name="layers", steps=self.layer_steps, updates=updates, optimisers={"student": self.layer_optimiser}
+            name="layers", steps=self.layer_steps, updates=tuple(updates), optimisers={"student": self.layer_optimiser}
         )
 
     def _steps(self) -> Phase:
-        events, gan = NoisedData(times=self.law), bool(self.generator.weight)
-        mine = (self.score, *((self.generator,) if gan else ()), *((self.self_teacher,) if self.layers else ()))
+        events, gan = FromNoise(times=self.law), bool(self.generator.weight)
+        kept = self.layers is not None and bool(self.self_teacher.weight)
+        mine = (self.score, *((self.generator,) if gan else ()), *((self.self_teacher,) if kept else ()))
         theirs = (self.critic, self.discriminator) if gan else (self.critic,)
         updates = [Update(trajectory=events, loss=loss, every=self.critic_updates) for loss in mine]
         updates += [Update(trajectory=events, loss=loss) for loss in theirs]

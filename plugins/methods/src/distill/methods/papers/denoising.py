@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from distill.core import EMA, Method, Optimiser, Plan, RoleSpec, Update
 from distill.core.plan import one_phase
@@ -20,6 +20,12 @@ class Denoising(Method):
 
     times: Times = UniformTimes()
     """Noise levels."""
+    view: Literal["value", "x0", "eps", "v", "velocity"] = "value"
+    """What is compared: the network's own kind, or another view of it."""
+    level: str = "one"
+    """Weight of a noise level (`losses.WEIGHTS`); `edm` with the view x0 is EDM's loss."""
+    sigma_data: float = 0.5
+    """Standard deviation of the data, for `edm`."""
     lr: float = 1e-3
     """Learning rate, falling to 0 along a cosine."""
     warmup: int = 100
@@ -35,7 +41,10 @@ class Denoising(Method):
         return {"student_ema": RoleSpec(copy_of="student", frozen=True)}
 
     def plan(self, teacher: Any) -> Plan:
-        loss = Denoise(role="student", times=self.times, drop=self.drop)
+        loss = Denoise(
+            role="student", times=self.times, drop=self.drop, view=self.view, level=self.level,
+            sigma_data=self.sigma_data,
+        )  # fmt: skip
         optimisers = {
             "student": Optimiser(lr=self.lr, schedule="cosine", warmup=self.warmup, clip=self.clip, betas=(0.9, 0.99))
         }
