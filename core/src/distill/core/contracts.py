@@ -437,6 +437,8 @@ class Modality(Options):
     parts: ClassVar[Mapping[str, str]] = {}
     suffix: ClassVar[str] = ""
     has_demo: ClassVar[bool] = False
+    precedence: ClassVar[int] = 0
+    """Whose demo it is where nobody names a modality: that of the largest."""
     pair: ClassVar[tuple[str, str] | None] = None
     """Denoisers, a teacher and its student, that `distill demo` shows without training anything."""
     pair_steps: ClassVar[tuple[int, ...]] = (1, 2, 4)

@@ -185,14 +185,10 @@ def _pictures(run: Run, ways: Mapping[str, tuple[Role, Sampler]], folder: Path) 
 
 
 def _modality(registry: Registry, name: str | None, fits: Callable[[Modality], bool]) -> Modality:
-    """The modality of that name, or the first that fits."""
-    entries = registry.components("modality")
-    if name is not None:
-        entries = [registry.find("modality", name)]
-    for entry in entries:
-        target = entry.load()
-        if isinstance(target, type) and issubclass(target, Modality):
-            found: Modality = target()
-            if fits(found):
-                return found
-    raise RecipeError("no installed plugin has such a demo: pip install distill-image")
+    """The modality of that name, or of those that fit the one that goes before others."""
+    entries = registry.components("modality") if name is None else [registry.find("modality", name)]
+    kinds = [kind for kind in (entry.load() for entry in entries) if isinstance(kind, type)]
+    found: list[Modality] = [known for known in (kind() for kind in kinds if issubclass(kind, Modality)) if fits(known)]
+    if not found:
+        raise RecipeError("no installed plugin has such a demo: pip install distill-image")
+    return max(found, key=lambda known: known.precedence)

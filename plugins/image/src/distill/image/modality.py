@@ -19,6 +19,7 @@ class Image(Modality):
 
     suffix: ClassVar[str] = ".png"
     has_demo: ClassVar[bool] = True
+    precedence: ClassVar[int] = 1
     pair: ClassVar[tuple[str, str] | None] = ("emoji-teacher", "emoji-student")
     scale: int | None = None
     """Pixels are drawn this many times larger in previews of pictures below 64 pixels; None makes them 64 wide."""
