@@ -15,6 +15,22 @@ def _image(module: str, parts: dict[str, tuple[str, str]]) -> list[Component]:
     ]
 
 
+def _restoration(name: str, summary: str, target: str, paper: str) -> Component:
+    module = name.replace("-", "_")
+    return Component(
+        name=name,
+        summary=summary,
+        target=f"distill.image.{SR}.papers.{module}:{target}",
+        modality="image",
+        paper=paper,
+        claim=f"distill.image.{SR}.claims.{module}:claim",
+    )
+
+
+RESTORATION: tuple[tuple[str, str, str, str], ...] = ()
+"""Papers of super-resolution: name, summary, class, arXiv id."""
+
+
 @hookimpl
 def distill_modalities() -> Sequence[Component]:
     return _image("modality", {"image": ("Image", "Pictures, [B, C, H, W] in [-1, 1], written as PNG")})
@@ -170,5 +186,6 @@ def distill_methods() -> Sequence[Component]:
             paper="2409.19681",
             claim="distill.image.claims.sfd_text_to_image:claim",
         ),
+        *(_restoration(*paper) for paper in RESTORATION),
         *_image(f"{SR}.one_step", {"sr-one-step": ("OneStep", "Super-resolution in one call: pairs, features, a GAN")}),
     ]

@@ -1,0 +1,1 @@
+"""What shows that the methods of super-resolution work, measured on photographs never trained on."""

@@ -1,0 +1,1 @@
+"""Papers of super-resolution as methods."""
