@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from distill.core.errors import DataError
-from distill.pipeline.lenses import Frames, Relief, Resample, Retime, Score, Sprite, Turntable, Upscale, Zoom, pitches
+from distill.pipeline.lenses import Frames, Relief, Resample, Retime, Score, Sprite, Turntable, Upscale, UpscaleClip, Zoom, pitches
 
 
 def disc(size=16, colour=(1.0, -1.0, -1.0)):
@@ -38,6 +38,14 @@ def test_upscaled_pictures_look_like_the_small_ones(scale):
     assert large.shape == (1, 3, int(16 * scale), int(16 * scale))
     small = torch.nn.functional.interpolate(large, (16, 16), mode="area")
     assert float((small - picture).abs().mean()) < 0.2
+
+
+def test_an_upscaled_clip_does_not_flicker_where_nothing_moves():
+    still = disc(16)[:, None].expand(-1, 3, -1, -1, -1)
+    lens = UpscaleClip(model="restorer", steps=1, tile=64, rate=8.0)
+    large = lens(still)
+    assert large.shape == (1, 3, 3, 64, 64) and lens.carried == {"rate": 8.0}
+    assert torch.equal(large[:, 0], large[:, 1]) and torch.equal(large[:, 0], large[:, 2])
 
 
 def test_frames_are_pictures_of_a_clip():

@@ -209,6 +209,28 @@ class Upscale(Lens):
         return torch.stack(found)
 
 
+class UpscaleClip(Upscale):
+    """Clips [B, F, C, H, W] at several times their size, frame by frame.
+
+    Every frame meets the same noise in the same place, so what does not move does not flicker.
+    """
+
+    takes: ClassVar[str] = "video"
+    gives: ClassVar[str] = "video"
+    units: ClassVar[dict[str, str]] = {"rate": "frames a second"}
+    rate: PositiveFloat = 12.0
+    """Frames a second, which stay."""
+
+    @property
+    def carried(self) -> dict[str, Any]:
+        return {"rate": self.rate}
+
+    def __call__(self, state: State) -> Any:
+        clips = _clips(state)
+        large: Tensor = super().__call__(clips.flatten(0, 1))
+        return large.unflatten(0, clips.shape[:2])
+
+
 def _rows(picture: Tensor, first: int, last: int) -> Tensor:
     return picture[:, first:last]
 

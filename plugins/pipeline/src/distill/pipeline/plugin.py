@@ -15,6 +15,7 @@ LENSES = {
     "sprite": ("Sprite", "Pictures as light on a dark canvas that drifts: what a clip begins with", "image"),
     "turntable": ("Turntable", "Scenes of Gaussians as clips of one turn around them", "3d"),
     "upscale": ("Upscale", "Pictures at several times their size, by any network for super-resolution", "image"),
+    "upscale-clip": ("UpscaleClip", "Clips at several times their size, frame by frame under one noise", "video"),
     "zoom": ("Zoom", "Pictures as clips that move closer", "image"),
 }
 
