@@ -18,8 +18,6 @@ DOCS = Path(__file__).parent
 PROMPT = "smiling cat with heart eyes"
 SOUNDS, BITS = 3, 48_000
 """How many sounds follow each other, and the bits of a second of them."""
-COLOURS = 96
-"""Colours of an animation."""
 
 
 class Medium(NamedTuple):
@@ -53,25 +51,12 @@ def mp3(files: list[Path], path: Path) -> None:
         sink.mux(stream.encode())
 
 
-def gif(files: list[Path], path: Path) -> None:
-    """A clip as an animation of few colours that repeats."""
-    import av
-    from PIL import Image
-
-    with av.open(str(files[0])) as source:
-        rate = float(source.streams.video[0].average_rate)
-        frames = [frame.to_image() for frame in source.decode(video=0)]
-    few = [frame.quantize(COLOURS, dither=Image.Dither.NONE) for frame in frames]
-    few[0].save(path, save_all=True, append_images=few[1:], duration=round(1000 / rate), loop=0, optimize=True)
-
-
-TURN = ("nodes.picture.prompt=a red heart", "nodes.turn.lens.size=128", "nodes.turn.lens.frames=24")
 MEDIA = {
     "demo.png": Medium(["demo"], "previews/together.png", copy, 50_000),
     "prompt.png": Medium(["demo", "--prompt", PROMPT], "prompt.png", copy, 200_000),
     "video.gif": Medium(["demo", "video"], "beside.gif", copy, 400_000),
     "music.mp3": Medium(["demo", "audio"], "sounds/student-*.wav", mp3, 100_000),
-    "scene.gif": Medium(["pipeline", "turntable", *TURN], "clip-*.mp4", gif, 300_000),
+    "scene.gif": Medium(["demo", "3d"], "previews/turn.gif", copy, 300_000),
 }
 
 
