@@ -16,13 +16,15 @@ from distill.core import Rng, Role
 
 SECONDS, RATE, TOKEN = 32, 16_000, 1024
 TOKENS = SECONDS * RATE // TOKEN
-TURNS = 3
-"""Times that each side is asked; the medians count."""
+TURNS, PAIRS = 3, 15
+"""Times that each side is asked: teacher, student and codec; the student with all its layers and without some."""
 
 
-def player(builder: Any, tokens: int = TOKENS) -> Callable[[], Any]:
-    """Makes latents [1, tokens, 32] of music by a text, chords left to the network."""
+def player(builder: Any, tokens: int = TOKENS, whole: bool = False) -> Callable[[], Any]:
+    """Makes latents [1, tokens, 32] of music by a text, chords left to the network; `whole` runs all its layers."""
     role, sampler = Role("player", builder.build()), builder.sampler()
+    if whole:
+        role.denoiser.network.budget.on = False
     cond = builder.encode(["organ, G minor, slow"]) | {"chords": torch.zeros(1, tokens, 12)}
     noise = Rng(0).normal(1, tokens, 32, stream="start")
 
@@ -33,40 +35,40 @@ def player(builder: Any, tokens: int = TOKENS) -> Callable[[], Any]:
     return play
 
 
-def timed(sides: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Seconds of a call of each side; the sides take turns."""
+def timed(sides: dict[str, Callable[[], Any]], turns: int) -> dict[str, list[float]]:
+    """Seconds of each call of each side; the sides take turns."""
     took: dict[str, list[float]] = {name: [] for name in sides}
     for side in sides.values():
         side()
-    for _ in range(TURNS):
+    for _ in range(turns):
         for name, side in sides.items():
             started = time.perf_counter()
             side()
             took[name].append(time.perf_counter() - started)
-    return {name: statistics.median(each) for name, each in took.items()}
+    return took
 
 
 def music(tokens: int = TOKENS) -> list[Row]:
-    """Teacher against student, with all layers and with some left out; the codec apart."""
-    whole = MusicStudent(layers=None, weights=str(MusicTeacher().file))
-    sides = {
-        "teacher": player(MusicTeacher(), tokens), "student": player(MusicStudent(), tokens),
-        "all layers": player(whole, tokens),
-    }  # fmt: skip
-    latents = sides["student"]()
+    """Teacher against student, in latents and as sound; one student with all its layers and without some."""
+    seconds, middle = tokens * TOKEN / RATE, statistics.median
+    teacher, student = player(MusicTeacher(), tokens), player(MusicStudent(), tokens)
+    latents = student()
     with torch.inference_mode():
-        took = timed({**sides, "codec": lambda: FromLatent()(latents)})
-    seconds = tokens * TOKEN / RATE
+        took = timed({"teacher": teacher, "student": student, "codec": lambda: FromLatent()(latents)}, TURNS)
+    slow, fast, codec = (middle(took[name]) for name in ("teacher", "student", "codec"))
+    pairs = timed({"all": player(MusicStudent(), tokens, whole=True), "some": student}, PAIRS)
+    gain = middle(a / b for a, b in zip(pairs["all"], pairs["some"], strict=True))
 
-    def row(what: str, bar: float, slow: float, fast: float, note: str) -> Row:
-        ours, theirs = (f"{value:.2f} s, {value / seconds:.3f}" for value in (fast, slow))
-        return Row(what, bar, slow / fast, ours, theirs, note, at_least=True)
+    def row(what: str, bar: float, value: float, fast: float, slow: float, note: str) -> Row:
+        ours, theirs = (f"{took:.2f} s, {took / seconds:.3f}" for took in (fast, slow))
+        return Row(f"{seconds:.0f} s of music{what}", bar, value, ours, theirs, note, at_least=True)
 
-    slow, fast, codec = took["teacher"], took["student"], took["codec"]
+    calls = f"{MusicTeacher().sampler().calls(MusicTeacher().build().path)} calls against {len(MusicStudent().times)}"
     return [
-        row("32 s of music as latents, the teacher's time over its student's", 12, slow, fast,
-            "seconds, and as a share of the sound's own; 128 calls against 4, in one piece"),
-        row("32 s of music as sound, the teacher's time over its student's", 12, slow + codec, fast + codec,
-            f"the same with the codec, which takes {codec:.2f} s of both"),
-        row("four calls with all layers over four that leave layers out", 1.3, took["all layers"], fast, "as latents"),
+        row(" as latents, the teacher's time over its student's", 12, slow / fast, fast, slow,
+            f"seconds, and as a share of the sound's own; {calls}, in one piece"),
+        row(" as sound, the teacher's time over its student's", 12, (slow + codec) / (fast + codec), fast + codec,
+            slow + codec, f"the same with the codec, which takes {codec:.2f} s of both"),
+        row(", the student with all its layers over the same without some", 1.3, gain, middle(pairs["some"]),
+            middle(pairs["all"]), f"as latents; the median of {PAIRS} pairs"),
     ]  # fmt: skip

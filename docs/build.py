@@ -28,7 +28,7 @@ from distill.core.registry import Entry, default_registry
 from distill.core.testing.kit import BASES
 
 DOCS = Path(__file__).parent
-PLUGINS = ("core", "methods", "image", "video", "audio", "three_d")
+PLUGINS = ("core", "methods", "image", "video", "audio", "three_d", "pipeline")
 """Plugins of this repository: what else is installed has pages of its own elsewhere."""
 MADE = "<!-- Made by docs/build.py. Edit the docstrings, not this page. -->"
 WIDTH = 100

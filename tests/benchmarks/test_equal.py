@@ -12,7 +12,7 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-NAMES = ("table", "dmd2", "sampling", "memory", "quality", "streams", "gaussians", "music")
+NAMES = ("table", "dmd2", "sampling", "memory", "quality", "streams", "gaussians", "music", "music_methods")
 
 
 @pytest.fixture
@@ -85,5 +85,17 @@ def test_the_plot_shows_what_cost_grows_with(bench, tmp_path):
 
 def test_music_of_any_length_is_timed_in_latents_and_as_sound(bench, monkeypatch):
     monkeypatch.setattr(bench.music, "TURNS", 1)
+    monkeypatch.setattr(bench.music, "PAIRS", 1)
     rows = bench.music.music(8)
     assert len(rows) == 3 and all(row.value > 0 for row in rows) and rows[0].value > rows[1].value
+
+
+@pytest.mark.long
+def test_six_methods_make_students_of_one_teacher_of_music(bench, monkeypatch):
+    monkeypatch.setattr("distill.audio.modality.Audio.compared", 8)
+    small = bench.music_methods.NETWORK | {"width": 16, "depth": 2, "heads": 2}
+    monkeypatch.setattr(bench.music_methods, "NETWORK", small)
+    found = bench.music_methods.rows(2, 6, 8)
+    assert {name: row["calls"] for name, row in found.items()} == {name: int(name.split()[-2]) for name in found}
+    assert len(found) == 9 and all(row["frechet-audio (CREPE tiny)"] > 0 for row in found.values())
+    assert bench.music_methods.table(found).count("\n| ") == 11

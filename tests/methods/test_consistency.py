@@ -179,6 +179,14 @@ def test_both_jumps_are_the_formula_and_only_the_students_carries_gradient() -> 
     assert event.x.requires_grad and not event.targets["x"].requires_grad
 
 
+def test_without_a_teacher_both_points_share_the_datas_line_and_its_noise() -> None:
+    ctx, batch = jumper()
+    event = jump_event(ctx, batch, points=4, teacher="", together=True, target=Segments(anywhere=False))
+    for x, t in ((event.x_t, event.t), (event.meta["x_next"], event.meta["next"])):
+        torch.testing.assert_close(x, Cosine().noised(batch.x, event.noise, t))
+    assert len(set(event.t.tolist())) == 1
+
+
 def test_where_the_jump_ends_at_the_next_point_the_target_is_copied() -> None:
     ctx, batch = jumper()
     event = jump_event(ctx, batch, points=10, target=Segments(count=10))

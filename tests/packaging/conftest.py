@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"core": ROOT / "core", "three_d": ROOT / "plugins" / "3d"} | {
-    name: ROOT / "plugins" / name for name in ("methods", "image", "video", "audio", "pipeline")
+    name: ROOT / "plugins" / name for name in ("methods", "image", "video", "audio", "pipeline", "studio")
 }
 
 EDITABLE = "import sys, hatchling.build; print(hatchling.build.build_editable(sys.argv[1]))"
@@ -29,7 +29,7 @@ def call(*command: object, cwd: Path | None = None, **env: str) -> subprocess.Co
         env=clean | settings | env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 

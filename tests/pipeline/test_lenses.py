@@ -6,7 +6,19 @@ import pytest
 import torch
 
 from distill.core.errors import DataError
-from distill.pipeline.lenses import Frames, Relief, Resample, Retime, Score, Sprite, Turntable, Upscale, UpscaleClip, Zoom, pitches
+from distill.pipeline.lenses import (
+    Frames,
+    Relief,
+    Resample,
+    Retime,
+    Score,
+    Sprite,
+    Turntable,
+    Upscale,
+    UpscaleClip,
+    Zoom,
+    pitches,
+)
 
 
 def disc(size=16, colour=(1.0, -1.0, -1.0)):

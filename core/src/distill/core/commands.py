@@ -288,7 +288,7 @@ def sample(
     sampler = run.sampler.with_steps(steps)
     if run.modality is None:
         raise RecipeError(f"{source} has no modality that could write samples; its denoiser names none")
-    given = _prompted(run, prompts, n) if prompts else _conditions(run, cond, n, seed)
+    given = prompted(run, prompts, n) if prompts else conditions_of(run, cond, n, seed)
     if negative:
         sampler, given = _negated(run, sampler, given, negative, n)
     try:
@@ -315,10 +315,10 @@ def stream(
         raise RecipeError(f"{source} has no modality that could write samples; its denoiser names none")
     if len(prompts) > 1:
         raise RecipeError("a stream shows one prompt at a time: give the others with --prompt-at, such as 12s=TEXT")
-    shown = [(0.0, _prompted(run, prompts, 1) if prompts else _conditions(run, cond, 1, seed))]
+    shown = [(0.0, prompted(run, prompts, 1) if prompts else conditions_of(run, cond, 1, seed))]
     for text in changes:
         when, said = _moment(text, seconds)
-        change = _conditions(run, [said], 1, seed) if _names(run, said) else _prompted(run, [said], 1)
+        change = conditions_of(run, [said], 1, seed) if _names(run, said) else prompted(run, [said], 1)
         shown.append((when, {**shown[0][1], **change}))
     file = out if out.suffix else out / f"stream{run.modality.suffix}"
     told, sampler = sorted(shown, key=itemgetter(0)), run.sampler.with_steps(steps)
@@ -343,7 +343,7 @@ def _names(run: Run, text: str) -> bool:
     return text.partition("=")[0] in run.conditions(1) and "=" in text
 
 
-def _prompted(run: Run, prompts: Sequence[str], n: int) -> dict[str, Any]:
+def prompted(run: Run, prompts: Sequence[str], n: int) -> dict[str, Any]:
     """Conditions of n samples, the prompts in turn."""
     found = run.encode(prompts)
     rows = torch.arange(n) % len(prompts)
@@ -361,7 +361,8 @@ def _negated(run: Run, sampler: Sampler, cond: Mapping[str, Any], text: str, n: 
     return sampler, {**cond, "negative": {name: value.expand(n, *value.shape[1:]) for name, value in said.items()}}
 
 
-def _conditions(run: Run, given: Sequence[str], n: int, seed: int) -> dict[str, Any]:
+def conditions_of(run: Run, given: Sequence[str], n: int, seed: int) -> dict[str, Any]:
+    """Conditions of n samples: those that are drawn from the data, but for given ones such as `label=3`."""
     cond = run.conditions(n, seed)
     for text in given:
         name, _, value = text.partition("=")

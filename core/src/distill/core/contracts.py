@@ -474,6 +474,13 @@ class Modality(Options):
     def preview(self, samples: State, path: Path, titles: Sequence[str] = ()) -> Path:
         """One picture of several samples, as a PNG."""
 
+    def live(self, path: Path, port: int) -> Any:
+        """Serve a page on 127.0.0.1, on this port or the next free one, on which a written file is seen from all sides.
+
+        Returns the server, with `get_port()` and `stop()`; None where a file needs no such page.
+        """
+        return None
+
     def side_by_side(self, ways: Mapping[str, Way], folder: Path) -> dict[str, str]:
         """Pictures of what a teacher and its student make of the same noises, for the report of a run.
 
@@ -495,8 +502,8 @@ class RoleSpec(Options):
     """Surgery, in order."""
     frozen: bool = False
     """Never moved by a gradient; EMA copies are an example."""
-    guidance: float = 1.0
-    """w of the role's own guidance."""
+    guidance: float | dict[str, float] = 1.0
+    """w of the role's own guidance; of a joint state each modality may have its own."""
 
 
 class Method(Options):

@@ -15,13 +15,13 @@ from distill.core.prediction import Prediction
 from distill.core.tree import State, combine, expand, mean, tree_map
 
 EVERYTHING = frozenset({"*"})
-Weight = float | Tensor
+Weight = float | Tensor | Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """`Σ w_i · p(condition without dropped_i)`. Every role has its own; a weight is a number or one per
-    sample [B].
+    """`Σ w_i · p(condition without dropped_i)`. Every role has its own; a weight is a number, one per sample [B], or a
+    number for each modality of a joint state.
 
     Attributes:
         terms: weights, and the conditions that each prediction goes without.
@@ -69,11 +69,14 @@ class Guidance:
             return weight
         low, high = self.interval
 
-        def at(t: Tensor) -> Tensor:
+        def at(t: Tensor, weight: Any) -> Tensor:
             inside = expand(torch.as_tensor(weight, dtype=t.dtype, device=t.device), t)
             return torch.where((t >= low) & (t <= high), inside, float(plain))
 
-        return per_key(at, t)
+        keys = next((each for each in (t, weight) if isinstance(each, Mapping)), None)
+        if keys is None:
+            return at(t, weight)
+        return per_key(at, *(each if isinstance(each, Mapping) else dict.fromkeys(keys, each) for each in (t, weight)))
 
     @property
     def calls(self) -> int:
@@ -92,13 +95,13 @@ PLAIN = Guidance()
 
 def cfg(w: Weight, *names: str, interval: tuple[float, float] | None = None, **options: Any) -> Guidance:
     """Classifier-free guidance `p(∅) + w (p(c) − p(∅))`; w = 1 is none. `names` are the conditions to drop,
-    all if empty; `options` are those of `Guidance`."""
+    all if empty; `options` are those of `Guidance`. A joint state may have a w for each modality."""
     if isinstance(w, float | int) and w == 1:
         return PLAIN
     dropped = frozenset(names) or EVERYTHING
     if isinstance(w, float | int) and w == 0 and interval is None and not options:
         return Guidance(((1.0, dropped),))
-    return Guidance(((w, frozenset()), (1 - w, dropped)), interval, **options)
+    return Guidance(((w, frozenset()), (per_key(lambda each: 1 - each, w), dropped)), interval, **options)
 
 
 def rescaled(value: State, plain: State, share: float) -> Any:

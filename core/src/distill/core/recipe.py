@@ -54,8 +54,8 @@ class RoleRecipe(Options):
     """Surgery, in order: `lora`, `scalar-input`, ..."""
     frozen: bool | None = None
     """Never moved by a gradient."""
-    guidance: float | None = None
-    """w of the role's own guidance."""
+    guidance: float | dict[str, float] | None = None
+    """w of the role's own guidance; of a joint state each modality may have its own."""
     hold: Literal["8bit", "offload"] | None = None
     """How frozen weights lie in memory while training: `8bit`, linear layers in whole numbers; `offload`, on the CPU,
     block by block on the device while they are needed."""

@@ -29,6 +29,7 @@ FIRST_PARTY = {
     "pipeline": "distill-pipeline",
     "policy": "distill-policy",
     "recognition": "distill-recognition",
+    "studio": "distill-studio",
     "text": "distill-text",
     "video": "distill-video",
 }

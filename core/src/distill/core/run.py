@@ -245,7 +245,7 @@ def prepare(recipe: Recipe, source: Source, registry: Registry, *, hold: bool = 
         plan = method.plan(sampler)
     run = Run(
         recipe, method, roles, plan, builder, sampler, dataset, lens,
-        _modality(recipe, registry, taught, builder), metrics, registry.requirements(), judges,
+        _modality(recipe, registry, taught, builder, lens), metrics, registry.requirements(), judges,
     )  # fmt: skip
     _check(run)
     for name, role in recipe.roles.items() if hold else ():
@@ -359,8 +359,10 @@ def _spec(name: str, role: RoleRecipe, method: RoleSpec | None, resolve: Resolve
     return base.model_copy(update=said)
 
 
-def _modality(recipe: Recipe, registry: Registry, taught: Taught | None, builder: Builder | None) -> Modality | None:
-    """The modality of the student's network, or of the teacher's, or of the data."""
+def _modality(
+    recipe: Recipe, registry: Registry, taught: Taught | None, builder: Builder | None, lens: Lens | None
+) -> Modality | None:
+    """The modality of the student's network, or what the lens takes of it, or that of the teacher, or of the data."""
     if taught is not None and taught.modality is not None and recipe.student is None:
         return taught.modality
     if builder is not None and (own := builder.modality()) is not None:
@@ -368,11 +370,13 @@ def _modality(recipe: Recipe, registry: Registry, taught: Taught | None, builder
     named = [("denoiser", recipe.student), ("denoiser", recipe.teacher), ("dataset", recipe.data)]
     known = {(e.kind, each): e.component.modality for e in registry.components() for each in (e.name, e.qualified)}
     shown = [known.get((kind, _name(reference)), "") for kind, reference in named if reference]
-    name = next(filter(None, shown), "")
+    taken = lens.takes if lens is not None and recipe.student is not None and isinstance(lens.takes, str) else ""
+    name = next(filter(None, [*shown[:1], taken, *shown[1:]] if taken else shown), "")
     if name not in {entry.name for entry in registry.components("modality")}:
         return taught.modality if taught is not None else None
     found: Any = registry.load("modality", name)
-    return found()  # type: ignore[no-any-return]
+    units = {unit: getattr(lens, unit) for unit in lens.units if unit in found.units} if lens and name == taken else {}
+    return found(**units)  # type: ignore[no-any-return]
 
 
 def open_run(folder: Path, registry: Registry, step: str | None = None) -> Run:

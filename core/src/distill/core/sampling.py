@@ -442,8 +442,8 @@ class Sampler(Options):
     grid: Grid = Grid()
     """Spacing of the times where none are given."""
     solver: Solver = DDIM()
-    guidance: float = 1.0
-    """w of p(∅) + w (p(c) − p(∅)); 1 is none."""
+    guidance: float | dict[str, float] = 1.0
+    """w of p(∅) + w (p(c) − p(∅)); 1 is none. Of a joint state each modality may have its own."""
     interval: tuple[float, float] | None = None
     """Times between which guidance acts, low and high; all of them if None (arXiv:2404.07724)."""
     rescale: float = Field(0.0, ge=0, le=1)

@@ -37,6 +37,7 @@ SIZE = 2
 """Samples of a batch."""
 WORKS, FAULT = "works", "FAULT: "
 SUBJECT = "it is a subject, which predicts nothing: a lens shows it to its teacher, and losses are asked of that"
+EXACT, POINT = "it has nothing to train, and is no point of the plane, as the networks are that it could teach", (2,)
 
 
 class Stage:
@@ -59,6 +60,8 @@ class Stage:
         try:
             if isinstance(self.denoiser, Subject):
                 return SUBJECT
+            if self._exact and self.denoiser.shape != POINT:
+                return EXACT
             return declared if self.denoiser.shape is None else ""
         except DistillError:
             return declared or "it cannot be built here"
@@ -74,14 +77,19 @@ class Stage:
         """Copies that differ a little; where the denoiser has nothing to train, it teaches players of the toy."""
         made = Roles()
         for place, name in enumerate(dict.fromkeys(names)):
-            exact = name == "teacher" and not any(True for _ in self.denoiser.parameters())
+            exact = name == "teacher" and self._exact
             made.add(Role(name, self.denoiser if exact else self._player(place)))
         return made
+
+    @property
+    def _exact(self) -> bool:
+        """Whether the denoiser has nothing to train."""
+        return not any(True for _ in self.denoiser.parameters())
 
     def _player(self, seed: int) -> Denoiser:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            if not any(True for _ in self.denoiser.parameters()):
+            if self._exact:
                 return Player(self.denoiser.path)
             module = Acting.taught(copy.deepcopy(self.denoiser))
             for parameter in module.parameters():  # or networks that begin with zeros would pass no gradient on

@@ -65,6 +65,8 @@ class ObjectViews(DataSource):
 
     meshes: tuple[str, ...] = NAMES
     """Files, or names of objects and shapes of ours, by label."""
+    labels: tuple[int, ...] = ()
+    """Their labels, where a teacher knows them under others; their places in the list if empty."""
     count: PositiveInt = 160
     """How many views of each."""
     size: tuple[PositiveInt, PositiveInt] = (32, 32)
@@ -82,7 +84,10 @@ class ObjectViews(DataSource):
             MeshViews(mesh=mesh, seed=self.seed + 1000 * label, **told) for label, mesh in enumerate(self.meshes)
         ]
         opened = [_views_of(source, split) for source in sources]
-        label = torch.arange(len(self.meshes)).repeat_interleave(self.count)
+        labels = self.labels or tuple(range(len(self.meshes)))
+        if len(labels) != len(self.meshes):
+            raise DataError(f"there are {len(self.meshes)} meshes and {len(labels)} labels: give one for each")
+        label = torch.tensor(labels).repeat_interleave(self.count)
         cameras = [each.fields() for _, each in opened]
         fields = {name: torch.cat([each[name] for each in cameras]) for name in cameras[0]}
         return Samples(x=torch.cat([2 * pictures - 1 for pictures, _ in opened]), label=label, **fields)

@@ -16,7 +16,7 @@ from distill.core import Modality, State
 from distill.core.contracts import Way
 from distill.methods.sheets import tiled, write_gif, write_mp4
 from distill.three_d.cameras import Cameras, Orbit
-from distill.three_d.files import write_ply, write_splat
+from distill.three_d.files import read_ply, write_ply, write_splat
 from distill.three_d.render import PARTS, Rendered, Scene, each_scene, render, scenes_of
 
 TURN = "turn.gif"
@@ -128,6 +128,11 @@ class ThreeD(Turntables):
     def save(self, scene: Scene, path: Path) -> list[Path]:
         beside = [write_splat(scene, path.with_suffix(".splat"))] if self.splats else []
         return [write_ply(scene, path), *beside]
+
+    def live(self, path: Path, port: int) -> Any:
+        from distill.three_d.viewer import serve
+
+        return serve(read_ply(path), port=port)
 
     def scenes(self, samples: State) -> list[dict[str, Tensor]]:
         state: Any = samples

@@ -32,6 +32,7 @@ def serve(scene: Scene, *, host: str = "127.0.0.1", port: int = 8080) -> Any:
         raise DistillError("the viewer needs viser: pip install 'distill-3d[viewer]'") from error
     parts = {name: value.detach().cpu().float() for name, value in checked(scene).items()}
     server = viser.ViserServer(host=host, port=port, verbose=False)
+    server.gui.configure_theme(show_logo=False, show_share_button=False)
     server.scene.set_up_direction("+y")
     server.scene.add_gaussian_splats(
         "/scene", centers=parts["means"].numpy(), covariances=covariances(parts).numpy(),

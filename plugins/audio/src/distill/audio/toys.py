@@ -24,7 +24,7 @@ SPREAD = 0.5
 LAW = LogNormalTimes(mean=-0.8, std=1.4)
 """Law of σ in training."""
 SETTINGS = {
-    "world": "TONES: log spectra of 8 x 8 with three harmonics, 16 of them with hiss of std 0.1",
+    "world": "TONES: log spectra of 8 x 8 with three harmonics and hiss of std 0.1; for layers, 16 of them",
     "teacher": "perceptron 3 x 128 with EDM preconditioning, fitted to data for 2000 steps",
     "measured on": "2000 samples, Fréchet distance on 32 main axes",
 }
@@ -43,16 +43,15 @@ def tones(size: int, seed: int) -> Tensor:
     return 2 * level[..., None] * bump.sum(1)[:, None] - 0.5
 
 
-@cache
-def law() -> Mixture:
-    """The exact denoiser of 16 tones with hiss, flat."""
-    return Mixture(tones(16, 7).flatten(1), 0.1, Karras(**SPAN))
+def hissing(size: int, seed: int) -> Tensor:
+    """Tones with hiss of std 0.1, flat: [size, 64]."""
+    return tones(size, seed).flatten(1) + 0.1 * Rng(seed).normal(size, SIDE * SIDE, stream="hiss")
 
 
 @cache
 def data(seed: int, size: int = 20_000) -> Samples:
     """Tones with hiss as a dataset, flat."""
-    return Samples(x=law().data(size, Rng(seed + 100)))
+    return Samples(x=hissing(size, seed + 100))
 
 
 @cache
@@ -78,9 +77,11 @@ def layered(seed: int, steps: int = 150) -> Denoiser:
     return toys.train(method, {}, data=frames(seed), size=64, seed=seed).roles["student"].denoiser
 
 
-def frames(seed: int) -> Samples:
-    """Tones with hiss as a dataset of tokens."""
-    return Samples(x=data(seed).tensors["x"].unflatten(1, (SIDE, SIDE)))
+@cache
+def frames(seed: int, size: int = 20_000) -> Samples:
+    """Sixteen tones with hiss as a dataset of tokens: so few that the transformer knows them after its short fit."""
+    law = Mixture(tones(16, 7).flatten(1), 0.1, Karras(**SPAN))
+    return Samples(x=law.data(size, Rng(seed + 100)).unflatten(1, (SIDE, SIDE)))
 
 
 def times(denoiser: Denoiser, steps: int) -> tuple[float, ...]:
@@ -92,7 +93,7 @@ def times(denoiser: Denoiser, steps: int) -> tuple[float, ...]:
 @cache
 def _axes(seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Fresh tones as points on their main axes, their mean, and the axes."""
-    real = law().data(4000, Rng(seed + 500)).double()
+    real = hissing(4000, seed + 500).double()
     _, vectors = torch.linalg.eigh(torch.cov(real.T))
     basis = vectors.flip(1)[:, :32]
     return (real - real.mean(0)) @ basis, real.mean(0), basis

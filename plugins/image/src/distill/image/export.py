@@ -95,14 +95,16 @@ class Student:
         family, sampler = self.builder.family, self.sampler
         odd = {"interval": sampler.interval, "a negative condition": sampler.negative, "extra inputs": sampler.scalars,
                "a free first step": sampler.free_first, "an end above 0": sampler.end}  # fmt: skip
+        w = sampler.guidance
         odd |= {"rescaled guidance": sampler.rescale and "guidance_rescale" not in calls}
-        if said := ", ".join(name for name, value in odd.items() if value):
+        if (said := ", ".join(name for name, value in odd.items() if value)) or isinstance(w, dict):
+            said = said or "a guidance for each modality"
             raise DistillError(f"{self.builder.pipeline.__name__} cannot sample with {said}: export to safetensors")
         fed = {family.embedded: self._fed} if family.embedded and self._fed is not None else {}
         rescale = {"guidance_rescale": sampler.rescale} if sampler.rescale else {}
         # a pipeline with two weights guides only where it is given something to guide away from
-        null = {"negative_prompt": ""} if family.cfg == "true_cfg_scale" and sampler.guidance != 1 else {}
-        return {family.cfg: sampler.guidance - family.cfg_offset, **rescale, **fed, **null}
+        null = {"negative_prompt": ""} if family.cfg == "true_cfg_scale" and w != 1 else {}
+        return {family.cfg: w - family.cfg_offset, **rescale, **fed, **null}
 
     @property
     def _fed(self) -> float | None:

@@ -27,7 +27,33 @@ def _restoration(name: str, summary: str, target: str, paper: str) -> Component:
     )
 
 
-RESTORATION: tuple[tuple[str, str, str, str], ...] = ()
+RESTORATION: tuple[tuple[str, str, str, str], ...] = (
+    ("framer", "The last layer teaches those before it, band by band, in ordinary training", "Framer", "2512.01390"),
+    ("addsr", "ADD from a teacher that sees the picture itself, with steps that refine", "AddSR", "2404.01717"),
+    ("yonos-sr", "Who knows a small ratio teaches the next larger one", "YonosSR", "2401.17258"),
+    (
+        "tad-sr",
+        "One call learns a teacher's routes, with its score near clean pictures and a GAN that knows the time",
+        "TADSR",
+        "2408.07476",
+    ),
+    ("ctmsr", "One step from noise by consistency, then by matching trajectories; no teacher", "CTMSR", "2503.20349"),
+    ("tsd-sr", "Scores of critic and teacher, the teacher's of the truth too, for adapters", "TSDSR", "2411.18263"),
+    ("fluxsr", "Stored pairs of a teacher, and the way from a low-resolution picture to noise", "FluxSR", "2502.01993"),
+    (
+        "tinysr",
+        "A one-step student with the layers that learnt gates keep, slim ends and no time",
+        "TinySR",
+        "2508.17434",
+    ),
+    (
+        "self-cascade",
+        "A network at twice its resolution, led by its own sample; small modules carry features, if any",
+        "SelfCascade",
+        "2402.10491",
+    ),
+    ("ssdd", "A decoder that denoises, without a GAN, and says in one step what it says in many", "SSDD", "2510.04961"),
+)
 """Papers of super-resolution: name, summary, class, arXiv id."""
 
 
@@ -160,6 +186,9 @@ def distill_losses() -> Sequence[Component]:
             "charbonnier": ("Charbonnier", "Samples against targets as whole pictures, robustly"),
             "edge-aware": ("EdgeAware", "Absolute error of whole pictures, heavier at edges"),
             "perceptual": ("Perceptual", "Distance of whole pictures in a network's features"),
+            "end-score": ("EndScore", "What a teacher says of a sample and of its target, near clean states"),
+            "frequency-alignment": ("FrequencyAlignment", "Layers against the last one, band by band"),
+            "high-target": ("HighTarget", "What a teacher that is given the high-resolution picture makes of a sample"),
         },
     )
 

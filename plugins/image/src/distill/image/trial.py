@@ -40,7 +40,9 @@ class Trial:
     @property
     def guidance(self) -> float:
         """The pipeline's own w."""
-        return self.builder.sampler().guidance
+        w = self.builder.sampler().guidance
+        assert isinstance(w, float)
+        return w
 
     def noise(self) -> Tensor:
         """Two states of standard normal noise, the same each time."""

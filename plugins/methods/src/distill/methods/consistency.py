@@ -252,7 +252,10 @@ class TargetJumps(Trajectory):
     boundary: Literal["jump", "blend"] = "jump"
     """How a prediction lands at s (see BOUNDARIES); `blend` is for s = 0."""
     teacher: str = "teacher"
-    """Role that moves the state."""
+    """Role that moves the state; if empty it stays on the data's own line, with one noise (consistency training: Song
+    et al. 2023, arXiv:2303.01469, algorithm 3)."""
+    together: bool = False
+    """Draw one t for the whole batch."""
     ahead: str = "student"
     """Role that answers at the next point: the student itself, or an average of it."""
     moves_of_teacher: int = 1
@@ -275,7 +278,10 @@ class TargetJumps(Trajectory):
         noise = batch.noise(ctx.rng, "jump/noise")
         x_t = path.noised(batch.data, noise, t)
         scalars = draw_scalars(self.scalars, batch.size, ctx)
-        x_u = self.lead(x_t, t, u, batch.cond, scalars, ctx)
+        if self.teacher:
+            x_u = self.lead(x_t, t, u, batch.cond, scalars, ctx)
+        else:
+            x_u = path.noised(batch.data, noise, u)
         cond, land = self._conditions(batch, ctx), BOUNDARIES[self.boundary]
         with torch.no_grad():
             target = land(ctx.roles[self.ahead].predict(x_u, u, cond, **scalars), s)
@@ -291,13 +297,17 @@ class TargetJumps(Trajectory):
     def times(self, batch: Batch, path: GaussianPath, ctx: Context) -> tuple[Tensor, Tensor, Tensor]:
         """t, u and s of each sample: [B] each."""
         first = tree.leaves(batch.data)[0]
-        start = 1 + ctx.rng.integers(self.points, batch.size, stream="jump/start")
-        start = start.to(torch.promote_types(first.dtype, torch.float32))
+        start = 1 + self._index(batch.size, ctx.rng).to(torch.promote_types(first.dtype, torch.float32))
         floor = self.target.floor(start, self.points)
         following = torch.maximum(start - self.skip, floor)
         end = self.target.draw(following, floor, self.points, ctx.rng)
         unit = (path.t_max - path.t_min) / self.points
         return path.t_min + unit * start, path.t_min + unit * following, path.t_min + unit * end
+
+    def _index(self, size: int, rng: Rng) -> Tensor:
+        if self.together:
+            return torch.full((size,), rng.choice(self.points, stream="jump/start"), device=rng.device)
+        return rng.integers(self.points, size, stream="jump/start")
 
     @torch.no_grad()
     def lead(self, x: Any, t: Tensor, u: Tensor, cond: Any, scalars: dict[str, Tensor], ctx: Context) -> Any:

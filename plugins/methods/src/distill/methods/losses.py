@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import relu, softplus
+from torch.nn.functional import cosine_similarity, relu, softplus
 
 from distill.core import Context, Event, Guidance, Loss, Prediction, Role, State, Terms, cfg, tree
 from distill.core.errors import RecipeError
+from distill.core.guidance import Weight
 from distill.core.paths import per_key
 from distill.core.tree import Coefficient
 from distill.methods.networks import tokens
@@ -51,21 +53,36 @@ def level_weight(name: str, prediction: Prediction, sigma_data: float = 0.5) -> 
     return per_key(lambda a, s: WEIGHTS[name](a, s.clamp_min(1e-6), sigma_data), path.alpha(t), path.sigma(t))
 
 
-def surrogate(x: State, gradient: State) -> Tensor:
+def surrogate(x: State, gradient: State, weight: Coefficient = 1.0) -> Tensor:
     """`½ mean ‖x − sg(x − g)‖²` per sample [B]: its gradient with respect to x is g / N, and x moves along −g."""
     target = tree.detach(tree.combine((1.0, x), (-1.0, gradient)))
-    return 0.5 * distance("l2", x, target)
+    return 0.5 * distance("l2", x, target, weight)
 
 
-def guidance_of(w: float) -> Guidance | None:
+def factors(parts: Mapping[str, float], like: State) -> Coefficient:
+    """The factor of each modality of a joint state, 1 for those that are not named; 1 for any other state.
+
+    Raises:
+        RecipeError: the state has no modality of that name.
+    """
+    known = list(like) if isinstance(like, Mapping) else []
+    if odd := set(parts) - set(known):
+        has = ", ".join(known) or "one modality only"
+        raise RecipeError(f"a factor is given for the modality {', '.join(sorted(odd))}, and the state has {has}")
+    return {key: parts.get(key, 1.0) for key in known} if known else 1.0
+
+
+def guidance_of(w: Weight) -> Guidance | None:
     """Guidance of weight w, or None (the role's own) for 1."""
     return None if w == 1 else cfg(w)
 
 
-def draw_guidance(low: float, high: float | None, ctx: Context, stream: str) -> float:
+def draw_guidance(low: Any, high: float | None, ctx: Context, stream: str) -> Any:
     """One weight for the batch, uniform between two, the same on every process; the lower one if there is no other."""
     if high is None:
         return low
+    if isinstance(low, Mapping):
+        raise RecipeError("a guidance is drawn between two numbers, or each modality has its own: not both")
     u = torch.rand((), generator=ctx.rng.generator(stream), device=ctx.rng.device)
     return low + (high - low) * float(u)
 
@@ -109,14 +126,17 @@ class ScoreDifference(Loss):
     """Role that knows the sample's own law; empty for SDS."""
     times: Times = UniformTimes(low=0.02, high=0.98)
     """Noise levels at which the two are compared."""
-    guidance: float = 1.0
-    """w of the teacher's guidance."""
+    guidance: float | dict[str, float] = 1.0
+    """w of the teacher's guidance; of a joint state each modality may have its own."""
     guidance_to: float | None = None
     """Draw w for each batch, uniformly from `guidance` to here."""
-    critic_guidance: float = 1.0
+    critic_guidance: float | dict[str, float] = 1.0
     """w of the critic's guidance."""
     units: Literal["normalised", "x0", "eps"] = "normalised"
-    """Scale of the step: divided by mean|x − D_teacher| per sample (DMD, eq. 8), plain, or σ² (ε_T − ε_F) (VSD)."""
+    """Scale of the step: divided by mean|x − D_teacher| per sample (DMD, eq. 8) and modality, plain, or
+    σ² (ε_T − ε_F) (VSD)."""
+    parts: dict[str, float] = {}
+    """Factor of each modality of a joint state; 1 for those that are left out."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -130,7 +150,7 @@ class ScoreDifference(Loss):
         with torch.no_grad():
             w = draw_guidance(self.guidance, self.guidance_to, ctx, "score/guidance")
             gradient = self.gradient(event, ctx, w)
-        return {"score_difference": surrogate(event.x, gradient)}
+        return {"score_difference": surrogate(event.x, gradient, factors(self.parts, event.x))}
 
     def gradient(self, event: Event, ctx: Context, w: float) -> Any:
         """What x moves against, for a teacher with guidance w."""
@@ -155,17 +175,68 @@ class ScoreDifference(Loss):
 
 
 def _normalised(delta: State, x: State, real: Prediction) -> Any:
-    scale = tree.mean(tree.tree_map(lambda a, b: (a - b).abs(), x, real.x0)).clamp_min(1e-5)
-    return tree.combine((1 / scale, delta))
+    gap = tree.tree_map(lambda a, b: (a - b).abs(), x, real.x0)
+    scale = {key: tree.mean(part) for key, part in gap.items()} if isinstance(gap, Mapping) else tree.mean(gap)
+    return tree.combine((per_key(lambda each: 1 / each.clamp_min(1e-5), scale), delta))
 
 
 def _eps_units(delta: State, x: State, real: Prediction) -> Any:
-    return tree.combine((real.path.alpha(real.t) * real.path.sigma(real.t), delta))
+    scale = per_key(lambda alpha, sigma: alpha * sigma, real.path.alpha(real.t), real.path.sigma(real.t))
+    return tree.combine((scale, delta))
 
 
 SCALES: dict[str, Callable[[State, State, Prediction], Any]] = {
     "normalised": _normalised, "x0": lambda delta, x, real: delta, "eps": _eps_units,
 }  # fmt: skip
+
+
+class TargetScore(ScoreDifference):
+    """Score distillation that sets the teacher's score of the truth against that of the sample too, along two routes
+    (TSD-SR: Dong et al. 2024, arXiv:2411.18263, section 3).
+
+    With `v = ε − x0` of what each role says, `g = Σ_j w_j σ_j² (v_T(a_j) − λ v_F(a_j) − (1 − λ) v_T(b_j))`: a and b are
+    the sample and the truth under one noise; then a goes down by the critic's prediction, b by the teacher's.
+    """
+
+    times: Times = UniformTimes(low=0.05, high=0.95)
+    """Noise levels at which both routes begin."""
+    share: float = Field(default=0.7, ge=0, le=1)
+    """λ, share of the critic; 1 is VSD alone."""
+    shares: tuple[float, ...] = (1.0, 0.3, 0.3, 0.3)
+    """w_j, one a point of the routes; a single one compares at their beginning only."""
+    stride: float = 0.05
+    """From one point to the next, as a fraction of the path's range."""
+    jitter: float = 0.025
+    """How far the routes' end is moved at most, likewise."""
+    floor: float = 0.01
+    """Lowest level of a route, likewise."""
+
+    def gradient(self, event: Event, ctx: Context, w: float) -> Any:
+        path, size = ctx.roles[self.teacher].denoiser.path, tree.batch_size(event.x)
+        t: Any = self.times.draw(path, size, ctx.rng, "score/time")
+        noise = ctx.rng.normal_like(event.x, stream="score/noise")
+        a, b = (path.noised(x, noise, t) for x in (event.x, event.real))
+        span, moved = path.t_max - path.t_min, 2 * ctx.rng.uniform(size, stream="score/jitter") - 1
+        stride, parts = span * (self.stride + self.jitter / len(self.shares) * moved), []
+        for share in self.shares:
+            here, there = (self._teacher(x, t, event, ctx, w) for x in (a, b))
+            own = consult(ctx.roles[self.critic], a, t, event, guidance=guidance_of(self.critic_guidance))
+            level = per_key(lambda s, share=share: share * s**2, path.sigma(t))
+            parts.append(tree.combine((level, self.against(here, own, there))))
+            s = (t - stride).clamp_min(path.t_min + self.floor * span).minimum(t)
+            a, b, t = path.jump(a, own.x0, t, s), path.jump(b, there.x0, t, s), s
+        return tree.combine(*((1.0, part) for part in parts))
+
+    def against(self, here: Prediction, own: Prediction, there: Prediction) -> Any:
+        """One point's difference: teacher and critic at the sample, teacher at the truth."""
+        return tree.combine((1.0, _straight(here)), (-self.share, _straight(own)), (self.share - 1, _straight(there)))
+
+    def _teacher(self, x: Any, t: Any, event: Event, ctx: Context, w: float) -> Prediction:
+        return consult(ctx.roles[self.teacher], x, t, event, guidance=self.guide(w))
+
+
+def _straight(said: Prediction) -> Any:
+    return tree.combine((1.0, said.eps), (-1.0, said.x0))
 
 
 class ScoreIdentity(Loss):
@@ -229,6 +300,8 @@ class Denoise(Loss):
     """Probability with which a sample's conditions are dropped."""
     guidance: float = 1.0
     """w of the guidance under which the role is trained."""
+    parts: dict[str, float] = {}
+    """Factor of each modality of a joint state; 1 for those that are left out."""
 
     @property
     def moves(self) -> tuple[str, ...]:
@@ -248,6 +321,8 @@ class Denoise(Loss):
         truth = Prediction("x0", x0, x_t, t, path)
         wanted = noise if view == "eps" else getattr(truth, view)
         level = level_weight(self.level, said, self.sigma_data)
+        if self.parts:
+            level = per_key(lambda each, factor: each * factor, level, factors(self.parts, x0))
         return {f"denoise_{self.role}": distance("l2", getattr(said, view), wanted, level)}
 
     def _conditions(self, event: Event, ctx: Context, name: str) -> Any:
@@ -272,6 +347,8 @@ class Match(Loss):
     """Discrepancy."""
     level: str = "one"
     """Weight of a noise level (see WEIGHTS)."""
+    sigma_data: float = 0.5
+    """Standard deviation of the data, for `edm`."""
     role: str = "student"
     """Whose prediction it is."""
 
@@ -281,7 +358,7 @@ class Match(Loss):
 
     def terms(self, event: Event, ctx: Context) -> Terms:
         assert event.prediction is not None
-        level = level_weight(self.level, event.prediction)
+        level = level_weight(self.level, event.prediction, self.sigma_data)
         said, target = getattr(event.prediction, self.view), event.targets[self.target]
         return {"match": distance(self.metric, said, target, level)}
 
@@ -333,6 +410,28 @@ class FeatureMoments(Loss):
         )
         gaps = [(tokens(mine[name]) - tokens(true[name])).mean(1) for name in mine]
         return {"moments": torch.stack([((gap**2 + self.c**2).sqrt() - self.c).mean(1) for gap in gaps]).mean(0)}
+
+
+class TokenDiversity(Loss):
+    """Cosine of a sample's tokens and their mean, the mean over tokens and layers: the more alike, the larger.
+
+    Attention diversification of FluxSR (arXiv:2502.01993, section 3.3); the event's prediction brings tapped features.
+    """
+
+    role: str = "student"
+    """Whose features they are."""
+
+    @property
+    def moves(self) -> tuple[str, ...]:
+        return (self.role,)
+
+    def terms(self, event: Event, ctx: Context) -> Terms:
+        features = event.prediction.features if event.prediction else {}
+        if not features:
+            raise RecipeError("token diversity looks at tapped features, and the trajectory brings none")
+        each = [tokens(feature) for feature in features.values()]
+        alike = [cosine_similarity(h, h.mean(1, keepdim=True), dim=2).mean(1) for h in each]
+        return {"diversity": torch.stack(alike).mean(0)}
 
 
 class TeacherTarget(Loss):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from distill.core import GaussianPath, Options, Rng
+from distill.core.errors import RecipeError
+from distill.core.paths import Joint
 
 
 def time_of(path: GaussianPath, noise: Tensor) -> Tensor:
@@ -104,6 +106,35 @@ class ListedTimes(Options):
         return torch.tensor(self.times, device=rng.device)[place.clamp_max(len(self.times) - 1)]
 
 
-Times = Annotated[
+Law = Annotated[
     UniformTimes | LogNormalTimes | LogitNormalTimes | KarrasTimes | ListedTimes, Field(discriminator="name")
+]
+
+
+class ApartTimes(Options):
+    """A law for each modality of a joint state: its time is drawn apart from that of the others."""
+
+    name: Literal["apart"] = "apart"
+    example: ClassVar[dict[str, Any]] = {"laws": {"video": {"name": "uniform"}}}
+    laws: dict[str, Law]
+    """Law of each modality."""
+
+    def draw(self, path: GaussianPath, size: int, rng: Rng, stream: str) -> Any:
+        """Times [B] of each modality.
+
+        Raises:
+            RecipeError: the path has other modalities.
+        """
+        known = path.paths if isinstance(path, Joint) else {}
+        if set(known) != set(self.laws):
+            raise RecipeError(
+                f"times are given for {', '.join(self.laws)}, and the state has "
+                f"{', '.join(known) or 'one modality only'}: give one law for each"
+            )
+        return {key: law.draw(known[key], size, rng, f"{stream}/{key}") for key, law in self.laws.items()}
+
+
+Times = Annotated[
+    UniformTimes | LogNormalTimes | LogitNormalTimes | KarrasTimes | ListedTimes | ApartTimes,
+    Field(discriminator="name"),
 ]

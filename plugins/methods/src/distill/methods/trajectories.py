@@ -35,6 +35,8 @@ class NoisedData(Trajectory):
     """Who predicts."""
     pure_end: bool = False
     """At the path's last time the state is noise alone, as in sampling, even where the path keeps some of the data."""
+    tapped: bool = False
+    """Keep the features at the taps that the network names, for losses that look at them, of the same call."""
 
     @property
     def moves(self) -> tuple[str, ...]:
@@ -49,8 +51,9 @@ class NoisedData(Trajectory):
         if self.pure_end:
             x_t = tree.where(t >= path.t_max, path.prior(noise), x_t)
         scalars = draw_scalars(self.scalars, size, ctx)
+        taps = role.denoiser.taps if self.tapped else ()
         with torch.set_grad_enabled(attached):
-            prediction = role.predict(x_t, t, batch.cond, **scalars)
+            prediction = role.predict(x_t, t, batch.cond, taps=taps, **scalars)
         yield Event(prediction.x0, batch.cond, t, x_t, noise, prediction, targets={"real": batch.x}, scalars=scalars)
 
 
@@ -68,6 +71,8 @@ class Generate(Trajectory):
     """Probability of each time to be the one that is learnt at; equal if empty."""
     solver: Solver = Consistency()
     """How it moves between them."""
+    temperature: float = 1.0
+    """Factor of the noise that it starts from; at 0 it starts from the state 0, where states are residuals."""
     role: str = "student"
     """Who generates."""
 
@@ -81,7 +86,7 @@ class Generate(Trajectory):
         noise = batch.noise(ctx.rng, "generate/noise")
         one = len(self.times) == 1
         k = 0 if one else ctx.rng.choice(len(self.times), shares=self.shares, stream="generate/step")
-        start = path.prior(noise, self.times[0])
+        start = path.prior(noise if self.temperature == 1 else tree.combine((self.temperature, noise)), self.times[0])
         walk = rollout(
             role, start, (*self.times, path.t_min), solver=self.solver, cond=batch.cond, rng=ctx.rng,
             stream="generate/renoise", attach={k} if attached else (),

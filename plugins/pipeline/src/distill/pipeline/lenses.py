@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate, pad
 
-from distill.core import Lens, State
+from distill.core import Lens, State, tree
 from distill.core.errors import DataError
 
 TONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
@@ -129,6 +130,13 @@ class Frames(Lens):
             raise DataError(f"a clip has {clips.shape[1]} frames, and frame {max(self.at)} is asked for")
         return (clips[:, list(self.at)] if self.at else clips).flatten(0, 1)
 
+    def conditions(self, cond: Mapping[str, Any], state: State) -> Mapping[str, Any]:
+        each = len(self.at) or _clips(state).shape[1]
+        return {
+            name: tree.index(value, torch.arange(tree.batch_size(value)).repeat_interleave(each))
+            for name, value in cond.items()
+        }
+
 
 class Retime(Lens):
     """Clips at another frame rate: the frame that would be seen at each moment."""
@@ -175,6 +183,34 @@ class Resample(Lens):
         return resample(_tensor(state, 3, "waveforms [B, C, T]"), self.rate, self.to)
 
 
+class MelPicture(Lens):
+    """Waveforms [B, 1, T] as pictures of their mel spectra [B, 1, frames, bands]: −1 is silence, 1 full scale."""
+
+    takes: ClassVar[str] = "audio"
+    gives: ClassVar[str] = "image"
+    units: ClassVar[dict[str, str]] = {"rate": "samples a second"}
+    conformance: ClassVar[dict[str, str]] = {"toy/lens": "the toy is no waveform"}
+    rate: PositiveInt = 4000
+    """Samples a second."""
+    bands: PositiveInt = 16
+    """Mel bands."""
+    size: PositiveInt = 256
+    """Samples of a frame."""
+    hop: PositiveInt = 128
+    """Samples from frame to frame."""
+    depth: PositiveFloat = 8.0
+    """How far below full scale silence begins, in natural logarithms of magnitude."""
+    upside_down: bool = False
+    """The highest band first: a picture that no teacher of mel spectra knows."""
+
+    def __call__(self, state: State) -> Any:
+        from distill.audio.spectra import mel, waves
+
+        said = mel(waves(state), self.rate, self.bands, self.size, self.hop)
+        picture = 1 + 2 * said.clamp(-self.depth, 0) / self.depth
+        return picture.flip(-1) if self.upside_down else picture
+
+
 class Upscale(Lens):
     """Pictures at several times their size, by a network for super-resolution that is asked tile by tile."""
 
@@ -215,6 +251,7 @@ class UpscaleClip(Upscale):
     Every frame meets the same noise in the same place, so what does not move does not flicker.
     """
 
+    conformance: ClassVar[dict[str, str]] = {"toy/lens": "its network is that of another package"}
     takes: ClassVar[str] = "video"
     gives: ClassVar[str] = "video"
     units: ClassVar[dict[str, str]] = {"rate": "frames a second"}

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from distill.core import Batch, Context, Event, Method, Optimiser, Phase, Plan, RoleSpec, Update
+from distill.core import Batch, Context, Event, Method, Optimiser, Phase, Plan, RoleSpec, Sampler, Update
+from distill.core.sampling import Consistency
 from distill.methods.layers import LayerBudget, SelfTeacher
 from distill.methods.losses import AdversarialDiscriminator, AdversarialGenerator, Denoise, ScoreDifference
 from distill.methods.networks import FeatureHeads
 from distill.methods.times import KarrasTimes, LogNormalTimes, Times
-from distill.methods.trajectories import Data, NoisedData, sampler_at
+from distill.methods.trajectories import Data, NoisedData
 from distill.methods.transforms import ScalarInput
 
 TRAINING, INFERENCE = LogNormalTimes(of="noise"), KarrasTimes(noise=(0.02, 80.0))
@@ -41,7 +42,9 @@ class Presto(Method):
     layer_steps: int = 0
     """Iterations that learn to leave layers out, before those that learn steps; all of them learn layers alone."""
     times: tuple[float, ...] = (80.0, 8.4, 1.1, 0.15)
-    """Times at which the student is sampled, descending, with fresh noise between them."""
+    """Times at which the student is sampled, descending, with noise between them."""
+    gamma: float = 1.0
+    """Share of the times by which the sampler jumps too far and adds fresh noise: 1 is the paper's, 0 adds none."""
     law: Times = INFERENCE
     """Noise at which the student learns."""
     score: ScoreDifference = ScoreDifference(times=TRAINING)
@@ -85,7 +88,9 @@ class Presto(Method):
         phases = [self._layers()] if self.layers and self.layer_steps else []
         if self.steps <= self.layer_steps:
             return Plan(phases=tuple(phases), sampler=teacher)
-        return Plan(phases=(*phases, self._steps()), sampler=sampler_at(self.times))
+        solver = Consistency(gamma=self.gamma)
+        sampler = Sampler(times=self.times, steps=len(self.times), solver=solver)
+        return Plan(phases=(*phases, self._steps()), sampler=sampler)
 
     def _layers(self) -> Phase:
         noised = NoisedData(times=self.denoise.times)

@@ -68,6 +68,19 @@ class WithHigh(Dataset[dict[str, Tensor]]):
         return {**sample, "high": whole(sample["x"], sample["low"], self.state)}
 
 
+class Alone(Dataset[dict[str, Tensor]]):
+    """Pairs without their low-resolution pictures: for networks that are told something else."""
+
+    def __init__(self, pairs: Dataset[dict[str, Tensor]], length: int) -> None:
+        self.pairs, self.length = pairs, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, row: int) -> dict[str, Tensor]:
+        return {"x": self.pairs[row]["x"]}
+
+
 def whole(state: State, low: Tensor, kind: str = "residual") -> Any:
     """The pictures [B, C, H, W] that states mean, within [−1, 1]."""
     assert isinstance(state, Tensor)
@@ -139,6 +152,8 @@ class Pairs(DataSource):
     """Flip and transpose crops of the training split."""
     with_high: bool = False
     """Give the picture itself as the condition `high` too: metrics that compare with it need that."""
+    with_low: bool = True
+    """Give the low-resolution picture as the condition `low`; decoders of latents, say, are told those instead."""
 
     @abstractmethod
     def pictures(self, split: str) -> list[Tensor]:
@@ -146,6 +161,8 @@ class Pairs(DataSource):
 
     def open(self, split: str = "train") -> Dataset[Any]:
         pairs = self.pairs(split)
+        if not self.with_low:
+            return Alone(pairs, self.rows)
         return WithHigh(pairs, self.rows, self.state) if self.with_high else pairs
 
     def pairs(self, split: str) -> Dataset[Any]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import conv2d, normalize, pad
 
 from distill.core import Context, Event, Loss, Terms
 from distill.core.errors import RecipeError
+from distill.core.tree import batch_size, combine
+from distill.image.super_resolution.data import whole
 from distill.image.super_resolution.features import perceptual
+from distill.methods.losses import TeacherTarget, consult, surrogate
+from distill.methods.times import ListedTimes, Times
 
 
 def frequencies(height: int, width: int, like: Tensor) -> Tensor:
@@ -122,3 +128,167 @@ class Perceptual(OnPictures):
         if not self.varied:
             return value
         return value + self.varied * perceptual(variation(said), variation(wanted), self.features, self.weights)
+
+
+class TrajectoryMatching(Perceptual):
+    """Moves a sample by how a frozen self's answers differ when the sample and when the truth is noised alike.
+
+    `d(x, x − g) / mean|x − y|` with `g = D_past(x_t) − D_past(y_t)` for the sample x and the truth y, both under one
+    noise at one time, and d the perceptual distance (CTMSR: You et al. 2025, arXiv:2503.20349, section 3.3).
+    """
+
+    past: str = "past"
+    """Role that answers: the student as it was."""
+    times: Times = ListedTimes(times=(1 / 3,))
+    """Noise levels."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("student", self.past)
+
+    def terms(self, event: Event, ctx: Context) -> Terms:
+        said, truth = pictures(event, self.target, self.state)
+        moved, far = (said - self.gap(event, ctx)).detach(), (said - truth).detach().abs().mean((1, 2, 3))
+        return {"trajectory_matching": self.between(said, moved) / far.clamp_min(1e-5)}
+
+    @torch.no_grad()
+    def gap(self, event: Event, ctx: Context) -> Any:
+        """g, in the shape of the sample."""
+        path = ctx.roles[self.past].denoiser.path
+        t = self.times.draw(path, len(event.x), ctx.rng, "matching/time")
+        noise = ctx.rng.normal_like(event.x, stream="matching/noise")
+        mine, true = (
+            consult(ctx.roles[self.past], path.noised(x, noise, t), t, event).x0
+            for x in (event.x, event.targets[self.target])
+        )
+        return mine - true
+
+
+# ---------------------------------------------------------------- teachers that are given more
+
+
+class HighTarget(TeacherTarget):
+    """What a teacher that is given the high-resolution picture for the low one makes of a re-noised sample, weighed by
+    the student's step (AddSR: arXiv:2404.01717, eqs. 5 and 6).
+
+    `f g^s w(t) ‖x − D_teacher(x_t; y := x*)‖²` for the truth x* and the place s = 0, 1, … of the student's time.
+    """
+
+    conformance: ClassVar[dict[str, str]] = NO_PAIRS
+    high: bool = True
+    """Give it the high-resolution picture; it is given the low one, as in ADD, if not."""
+    first: float = 0.5
+    """f, the weight of the student's first time."""
+    growth: float = 2.1
+    """g, by which the weight grows from one time to the next; 1 weighs all alike."""
+    state: Literal["residual", "picture"] = "residual"
+    """What states are."""
+
+    def terms(self, event: Event, ctx: Context) -> Terms:
+        low = event.cond.get("low")
+        if not isinstance(event.real, Tensor) or not isinstance(low, Tensor) or low.shape != event.real.shape:
+            raise RecipeError(
+                "this loss needs pictures and the condition 'low', as large as they are: name data of pairs, such as "
+                "photographs, under 'data:'"
+            )
+        told = {**event.cond, "low": whole(event.real, low, self.state)} if self.high else event.cond
+        value = super().terms(replace(event, cond=told), ctx)["teacher_target"]
+        return {"high_target": self.first * self.growth ** event.meta["step"] * value}
+
+
+class EndScore(Loss):
+    """Moves a sample by how the teacher's ε differ when the sample and its target are noised alike, where there is
+    little noise (TAD-SR: arXiv:2408.07476, section 3.3).
+
+    `⟨ε_T(x_t) − ε_T(y_t), x⟩` for the sample x and the target y, both under one noise at one time; the gap is 0 where
+    they agree. Without the reference the noise itself stands for ε_T(y_t), which is SDS.
+    """
+
+    teacher: str = "teacher"
+    """Role that answers."""
+    target: str = "x"
+    """Name among the event's targets."""
+    times: Times = ListedTimes(times=(1 / 15, 2 / 15, 3 / 15))
+    """Noise levels."""
+    reference: bool = True
+    """Ask the teacher about the target too."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("student", self.teacher)
+
+    def terms(self, event: Event, ctx: Context) -> Terms:
+        with torch.no_grad():
+            gap = self.gap(event, ctx)
+        return {"end_score": surrogate(event.x, gap)}
+
+    def gap(self, event: Event, ctx: Context) -> Any:
+        """What the sample moves against."""
+        role = ctx.roles[self.teacher]
+        path = role.denoiser.path
+        t = self.times.draw(path, batch_size(event.x), ctx.rng, "end_score/time")
+        noise = ctx.rng.normal_like(event.x, stream="end_score/noise")
+        said = consult(role, path.noised(event.x, noise, t), t, event).eps
+        if not self.reference:
+            return combine((1.0, said), (-1.0, noise))
+        other = consult(role, path.noised(event.targets[self.target], noise, t), t, event).eps
+        return combine((1.0, said), (-1.0, other))
+
+
+# ---------------------------------------------------------------- layers against the last one
+
+
+class FrequencyAlignment(Loss):
+    """Features of a network's layers against those of its last one, band by band (FRAMER: arXiv:2512.01390).
+
+    `Σ_i m_L Intra_i + m_H Inter_i` of cosines c: `Intra = −ln e^c⁺ / (e^c⁺ + e^c⁻)`, where c⁺ is that with the last
+    layer and c⁻ that with a random other one; Inter has the last layer of the other samples under the line too.
+    `m = relu(c⁺) / (1 + |E_i − E_n| / E_n)`, a constant, with a band's mean magnitude E. The event's prediction brings
+    tapped features, the last of which teach and are not moved.
+    """
+
+    conformance: ClassVar[dict[str, str]] = {"toy": "its features are no maps"}
+    role: str = "student"
+    """Who learns from its own last layer."""
+    heads: str = "heads"
+    """Role of the heads that bring the layers to the size of the last one (`LayerHeads`)."""
+    radius: float = 0.25
+    """Where the high band begins, in cycles a place of the maps."""
+    ramp: float = 0.05
+    """Share of the run over which the weight rises to its own."""
+    gated: bool = True
+    """Multiply by relu(c⁺), which keeps layers out that have nothing in common with the last one yet."""
+
+    @property
+    def moves(self) -> tuple[str, ...]:
+        return (self.role, self.heads)
+
+    def terms(self, event: Event, ctx: Context) -> Terms:
+        features = dict(event.prediction.features) if event.prediction else {}
+        if len(features) < 3:
+            raise RecipeError(f"aligning layers needs taps of three or more, and the network has {len(features)}")
+        maps, last = ctx.roles[self.heads](features)
+        count = len(maps)
+        others = (torch.arange(count) + 1 + ctx.rng.integers(count - 1, count, stream="alignment/other").cpu()) % count
+        total = self.aligned(maps, last, others.tolist())
+        return {"alignment": min(1.0, ctx.progress / self.ramp) * total if self.ramp else total}
+
+    def aligned(self, maps: Sequence[Tensor], last: Tensor, others: Sequence[int]) -> Tensor:
+        """The sum over layers and bands [B] for maps [B, C, h, w]; `others` names each layer's random other one."""
+        spectra = torch.fft.fft2(torch.stack([*maps, last.detach()]).float())
+        below = frequencies(last.shape[2], last.shape[3], last) < self.radius
+        low, high = spectra[..., below], spectra[..., ~below]
+        return (self._band(low, others, inter=False) + self._band(high, others, inter=True)).sum(0)
+
+    def _band(self, spectra: Tensor, others: Sequence[int], *, inter: bool) -> Tensor:
+        """Each layer's term [L, B] for the bins of a band [L + 1, B, C, K], the last layer's last."""
+        units = normalize(torch.view_as_real(spectra).flatten(2), dim=2)
+        own, taught = units[:-1], units[-1]
+        near = (own * taught).sum(2)
+        far = (own * own[list(others)]).sum(2, keepdim=True)
+        alike = own @ taught.T if inter else near[..., None]
+        contrast = torch.cat([alike, far], 2).logsumexp(2) - near
+        with torch.no_grad():
+            size = spectra.abs().mean((2, 3))
+            weight = 1 / (1 + (size[:-1] - size[-1]).abs() / size[-1].clamp_min(1e-8))
+        return weight * (near.detach().relu() if self.gated else 1) * contrast

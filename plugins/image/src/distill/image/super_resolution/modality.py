@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from distill.core.contracts import Way
 from distill.core.tree import index
-from distill.image.modality import Image
+from distill.image.modality import Image, to_bytes
 from distill.image.super_resolution import metrics, toys
+from distill.methods.sheets import tiled
 
 ROOM, EDGE = 320, 48
 """Side of the plot and its margin, in pixels."""
@@ -22,7 +23,8 @@ ROOM, EDGE = 320, 48
 class Restored(Image):
     """Residuals of pictures to their up-sampled low-resolution pictures."""
 
-    pair: ClassVar[tuple[str, str] | None] = None
+    pair: ClassVar[tuple[str, str] | None] = ("sr-teacher", "sr-student")
+    pair_data: ClassVar[dict[str, Any] | None] = {"name": "photographs", "size": 48, "ratios": [4]}
     judged: int = 24
     """Crops of the held-out photographs that reports measure."""
     shown: int = 6
@@ -34,7 +36,7 @@ class Restored(Image):
         data = toys.judged(self.judged, size=side[1]) if isinstance(side, tuple | list) else toys.judged(self.judged)
         low, truth = data.tensors["low"], toys.truth(data)
         made = {"bicubic": low} | {name: toys.restore(way.role, way.sampler, data) for name, way in ways.items()}
-        self.preview(self._rows(made | {"truth": truth}), folder / "beside.png")
+        self._sheet(made | {"truth": truth}, folder / "beside.png")
         points = {name: _place(pictures, truth) for name, pictures in made.items()}
         (folder / "perception-distortion.svg").write_text(plot(points), encoding="utf-8")
         told = "; ".join(f"{name} {psnr:.2f} dB, {far:.3f}" for name, (psnr, far) in points.items())
@@ -44,9 +46,15 @@ class Restored(Image):
             "perception-distortion.svg": f"PSNR of Y against distance in EfficientNet-lite0's features: {told}",
         }
 
-    def _rows(self, made: Mapping[str, Tensor]) -> Tensor:
+    def _sheet(self, made: Mapping[str, Tensor], path: Path) -> None:
+        """Some of the crops, one row a way, at twice their size."""
+        from PIL import Image as Pillow
+
         rows = torch.linspace(0, self.judged - 1, self.shown).long()
-        return torch.cat([index(pictures, rows) for pictures in made.values()])
+        pixels = to_bytes(torch.cat([index(pictures, rows) for pictures in made.values()]))
+        larger = pixels.repeat_interleave(2, 1).repeat_interleave(2, 2)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Pillow.fromarray(tiled(larger, self.shown).numpy()).save(path)
 
 
 def _place(pictures: Tensor, truth: Tensor) -> tuple[float, float]:

@@ -9,14 +9,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle, silu
+from torch.nn.functional import interpolate, pad, pixel_shuffle, pixel_unshuffle, silu
 
-from distill.core import Builder, Denoiser, Modality, Sampler, State, checkpoint
+from distill.core import Builder, Denoiser, Modality, Roles, Sampler, State, checkpoint
 from distill.core.cache import Cache
 from distill.core.paths import PATHS, TINY, GaussianPath
 from distill.core.tree import combine
 from distill.image.super_resolution.paths import ResidualShift
-from distill.methods.networks import TimeEmbedding
+from distill.methods.networks import FeatureHeads, TimeEmbedding
 
 
 class Block(nn.Module):
@@ -79,7 +79,7 @@ class Restorer(nn.Module):
         """What the first block gets."""
         parts = [x]
         if self.given:
-            low = torch.zeros_like(x[:, : self.given]) if low is None else low
+            low = x.new_zeros(len(x), self.given, *x.shape[2:]) if low is None else low
             parts.append(low.to(x.dtype).expand(len(x), -1, *x.shape[2:]))
         joined = torch.cat(parts, 1)
         odd = [-side % self.factor for side in joined.shape[2:]]
@@ -165,3 +165,27 @@ class RestorerDenoiser(Builder):
 
 
 SHIFTING: dict[str, type[GaussianPath]] = {"residual-shift": ResidualShift, **PATHS}
+
+
+class Layers(nn.Module):
+    """Maps of tapped layers, each by a 1×1 convolution, in the size and the channels of the last one, and that one."""
+
+    def __init__(self, widths: Mapping[str, int]) -> None:
+        super().__init__()
+        *self.names, self.last = widths
+        self.layers = nn.ModuleList(nn.Conv2d(widths[name], widths[self.last], 1) for name in self.names)
+
+    def forward(self, features: Mapping[str, Tensor]) -> tuple[list[Tensor], Tensor]:
+        last = features[self.last]
+        maps = [layer(features[name]) for name, layer in zip(self.names, self.layers, strict=True)]
+        return [each if each.shape == last.shape else interpolate(each, last.shape[2:]) for each in maps], last
+
+
+class LayerHeads(FeatureHeads):
+    """A 1×1 convolution for each layer that another role taps, to the channels of the last one; features are maps."""
+
+    features: str = "student"
+    """Role whose layers are looked at."""
+
+    def build(self, roles: Roles) -> nn.Module:
+        return Layers(self.widths(roles))

@@ -34,6 +34,8 @@ class Denoising(Method):
     """Largest gradient norm."""
     drop: float = 0.1
     """Share of samples that are seen without conditions, for guidance later."""
+    parts: dict[str, float] = {}
+    """Factor of each modality of a joint state; 1 for those that are left out."""
     decay: float = 0.999
     """Decay of the average."""
 
@@ -43,7 +45,7 @@ class Denoising(Method):
     def plan(self, teacher: Any) -> Plan:
         loss = Denoise(
             role="student", times=self.times, drop=self.drop, view=self.view, level=self.level,
-            sigma_data=self.sigma_data,
+            sigma_data=self.sigma_data, parts=self.parts,
         )  # fmt: skip
         optimisers = {
             "student": Optimiser(lr=self.lr, schedule="cosine", warmup=self.warmup, clip=self.clip, betas=(0.9, 0.99))

@@ -1,0 +1,1 @@
+"""Training that mixes modalities: joint states, and teachers of one modality for students of another."""

@@ -1,0 +1,1 @@
+"""What mixed training gains over each modality alone, measured."""

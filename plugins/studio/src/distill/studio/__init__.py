@@ -1,0 +1,1 @@
+"""distill.studio: a local page on what distill makes."""
