@@ -195,9 +195,14 @@ def distill_losses() -> Sequence[Component]:
 
 @hookimpl
 def distill_transforms() -> Sequence[Component]:
-    return _image(
-        f"{SR}.conditioning", {"low-adapter": ("LowAdapter", "A low-resolution picture by zero convolutions")}
-    )
+    return [
+        *_image(f"{SR}.conditioning", {"low-adapter": ("LowAdapter", "A low-resolution picture by zero convolutions")}),
+        *_image(f"{SR}.slimming", {"slimmed": ("Slimmed", "Cheap convolutions where pictures enter and leave")}),
+        *_image(
+            f"{SR}.cascade",
+            {"pivot-upsamplers": ("PivotUpsamplers", "Features of a pivot at a smaller resolution: self-cascade")},
+        ),
+    ]
 
 
 @hookimpl

@@ -144,6 +144,13 @@ def distill_transforms() -> Sequence[Component]:
         *_parts("layers", {"layer-budget": ("LayerBudget", "Leave layers out where there is much noise: Presto")}),
         *_parts("negative", {"negative-attention": ("NegativeAttention", "Negative prompts in cross-attention: NASA")}),
         *_parts("policies", {"policy-head": ("PolicyHead", "A wider last layer that says a policy for a segment")}),
+        *_parts(
+            "pruning",
+            {
+                "learned-depth": ("LearnedDepth", "Gates that learn which layers a network can do without: TinySR"),
+                "constant-time": ("ConstantTime", "A student of one time holds constants for what depends on it alone"),
+            },
+        ),
     ]
 
 

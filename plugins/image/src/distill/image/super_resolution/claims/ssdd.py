@@ -109,4 +109,11 @@ def claim(seed: int) -> Claim:
 
 
 BROKEN = "Noises drawn anew for the student: the last row, measured in each run."
-OPEN = ""
+OPEN = (
+    "That it is better than a decoder without noise: the same training on the true pictures in place of the teacher's "
+    "ends, which forgets the noise, gives a distance in features of 0.31 on all seeds, where one distilled step and "
+    "eight of the teacher give 0.38; these features are among its losses. Detail of one step is 0.6 of the truth's, "
+    "the teacher's 0.77, that of training on the truth 0.65; 0.8 was expected. The error to this noise's end is 0.8 of "
+    "that to another's, where 0.5 was. The codec has 0.14 M weights and five minutes of training, encoder and decoder "
+    "together; latents' use by a generator, and larger pictures, are not measured."
+)
