@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import shutil
 import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import contextmanager
-from io import BytesIO
 
 import pytest
-from PIL import Image
 
 from distill.core import Rng
 from distill.core.errors import DistillError
 from distill.three_d import viewer
 from distill.three_d.files import write_ply
 from distill.three_d.starts import Surface
-
-connect = pytest.importorskip(
-    "websockets.sync.client", reason="viser is optional: pip install 'distill-3d[viewer]'"
-).connect
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -46,40 +35,13 @@ def test_the_page_is_served(served):
         assert page.status == 200 and b"<html" in page.read().lower()
 
 
-@contextmanager
-def browser(folder, address):
-    """A headless Chromium at an address, and the connection over which it is asked for pictures."""
-    command = [BROWSER, "--headless=new", "--no-sandbox", "--enable-unsafe-swiftshader", "--use-angle=swiftshader"]
-    command += ["--window-size=800,500", f"--user-data-dir={folder}", "--remote-debugging-port=0", address]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        line = next(line for line in process.stderr if line.startswith("DevTools listening"))
-        port = line.rpartition(":")[2].partition("/")[0]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=60) as pages:
-            (page,) = (each for each in json.load(pages) if each["type"] == "page")
-        with connect(page["webSocketDebuggerUrl"], max_size=None, open_timeout=60) as connection:
-            yield connection
-        process.terminate()
-        process.stderr.close()
-
-
-def red_in(connection):
-    """Share of pixels that are red now."""
-    connection.send(json.dumps({"id": 1, "method": "Page.captureScreenshot"}))
-    answer = json.loads(connection.recv(timeout=120))
-    with Image.open(BytesIO(base64.b64decode(answer["result"]["data"]))) as page:
-        pixels = list(page.convert("RGB").get_flattened_data())
-    return sum(r > 150 and g < 90 and b < 90 for r, g, b in pixels) / len(pixels)
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="needs a Chromium: apt-get install chromium")
-def test_a_browser_draws_the_scene(served, tmp_path):
-    with browser(tmp_path, served) as connection:
-        seen = []
-        while len(seen) < 40 and max(seen, default=0) < 0.03:
-            time.sleep(3)
-            seen.append(red_in(connection))
-    assert max(seen) > 0.03
+def test_a_browser_draws_the_scene(served, deep_page):
+    deep_page.open(served)
+    end = time.monotonic() + 120
+    while (red := deep_page.share_of_red()) < 0.03:
+        assert time.monotonic() < end, f"{red:.1%} of the page is red"
+    assert all(each.startswith((served, "data:", "blob:")) for each in deep_page.asked)
 
 
 def test_without_viser_it_says_what_to_install(monkeypatch, scene):
