@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PACKAGES := core plugins/methods plugins/image plugins/video plugins/audio plugins/3d plugins/pipeline plugins/studio
-DEV := build emoji hatchling hypothesis mkdocs mkdocs-material mypy pytest pytest-timeout pytest-xdist ruff scikit-image tensorboard torchmetrics types-PyYAML viser wordllama
+DEV := build emoji hatchling hypothesis mkdocs mkdocs-material mypy playwright pytest pytest-timeout pytest-xdist ruff scikit-image tensorboard torchmetrics types-PyYAML viser wordllama
 
 .PHONY: venv demo test test-long lint bench docs site matrix reproduce clean
 

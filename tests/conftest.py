@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import shutil
-import subprocess
 import sys
-import threading
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -95,87 +88,31 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-QUIET = ["--headless", "--no-sandbox", "--disable-background-networking", "--no-first-run", "--window-size=1200,900"]
+QUIET = ["--no-sandbox", "--disable-background-networking", "--no-first-run"]
 SOFT = ["--enable-unsafe-swiftshader", "--use-angle=swiftshader"]
 
 
-class Page:
-    """A page of a browser, over its debugging port."""
-
-    def __init__(self, connection):
-        self.connection, self.number, self.asked = connection, 0, []
-        for domain in ("Page", "Network"):
-            self.call(f"{domain}.enable")
-
-    def call(self, method, **params):
-        self.number += 1
-        self.connection.send(json.dumps({"id": self.number, "method": method, "params": params}))
-        return self._until(lambda said: said.get("id") == self.number).get("result", {})
-
-    def _until(self, wanted):
-        while not wanted(said := json.loads(self.connection.recv(timeout=60))):
-            if said.get("method") == "Network.requestWillBeSent":
-                self.asked.append(said["params"]["request"]["url"])
-        return said
-
-    def open(self, address):
-        self.connection.send(json.dumps({"id": 0, "method": "Page.navigate", "params": {"url": address}}))
-        self._until(lambda said: said.get("method") == "Page.loadEventFired")
-
-    def find(self, expression):
-        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
-
-    def wait(self, expression, seconds=60):
-        end = time.monotonic() + seconds
-        while not self.find(expression):
-            assert time.monotonic() < end, f"{expression} did not come: {self.find('document.body.innerText')}"
-            time.sleep(0.2)
-
-    def press(self, text):
-        found = f"[...document.querySelectorAll('button')].find(b => b.innerText.toLowerCase().includes('{text}'))"
-        self.wait(f"!!({found})")
-        self.find(f"({found}).click()")
-
-    def picture(self):
-        shot = self.call("Page.captureScreenshot")["data"]
-        with Image.open(BytesIO(base64.b64decode(shot))) as seen:
-            return seen.convert("RGB")
-
-    def share_of_red(self):
-        pixels = list(self.picture().resize((120, 90)).get_flattened_data())
-        return sum(r > 150 and g < 90 and b < 90 for r, g, b in pixels) / len(pixels)
-
-
-@contextmanager
-def _browser(folder, *options):
-    connect = pytest.importorskip("websockets.sync.client", reason="needs websockets: pip install websockets").connect
+@pytest.fixture
+def page():
+    """A page of a headless Chromium with a new profile, which draws in three dimensions too, slowly."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
     if BROWSER is None:
         pytest.skip("needs a Chromium: apt-get install chromium")
-    command = [BROWSER, *QUIET, *options, f"--user-data-dir={folder}", "--remote-debugging-port=0", "about:blank"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        line = next(line for line in process.stderr if line.startswith("DevTools listening"))
-        drain = threading.Thread(target=process.stderr.read)
-        drain.start()
-        port = line.rpartition(":")[2].partition("/")[0]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=60) as pages:
-            (page,) = (each for each in json.load(pages) if each["type"] == "page")
-        try:
-            with connect(page["webSocketDebuggerUrl"], max_size=None, open_timeout=60) as connection:
-                yield Page(connection)
-        finally:
-            process.terminate()
-            drain.join()
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, args=[*QUIET, *SOFT])
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        page.set_default_timeout(120_000)
+        yield page
+        browser.close()
 
 
 @pytest.fixture
-def page(tmp_path):
-    """A page of a headless Chromium."""
-    with _browser(tmp_path / "profile", "--disable-gpu") as found:
-        yield found
+def red():
+    """Tells what share of a page is red."""
 
+    def share(page):
+        with Image.open(BytesIO(page.screenshot())) as seen:
+            pixels = list(seen.convert("RGB").get_flattened_data())
+        return sum(r > 150 and g < 90 and b < 90 for r, g, b in pixels) / len(pixels)
 
-@pytest.fixture
-def deep_page(tmp_path):
-    """One that draws in three dimensions, slowly."""
-    with _browser(tmp_path / "profile", *SOFT) as found:
-        yield found
+    return share

@@ -174,8 +174,12 @@ def test_a_family_hears_every_condition_and_the_time(name, saved):
     assert all(len(feature) == 2 for feature in features.values()) and len(features) == len(trial.denoiser.taps) > 0
 
 
+LARGE = ("HiDreamImagePipeline", "Kandinsky5T2IPipeline")
+"""Families whose smallest networks take half a minute to go the whole way."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long if n in LARGE else ()) for n in FAMILIES])
 def test_the_whole_way_with_every_method(name, tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
     made = page().row(name, tmp_path)

@@ -45,14 +45,14 @@ def test_what_every_package_needs_is_the_same_everywhere(packages, file):
     assert len({(package / file).read_bytes() for package in packages.values()}) == 1
 
 
-@pytest.mark.parametrize("order", list(permutations(NAMES))[::1152], ids="-".join)
+@pytest.mark.parametrize("order", list(permutations(NAMES))[::5041], ids="-".join)
 def test_wheels_install_in_every_order(fresh, wheels, order):
     for name in order:
         fresh.install(wheels[name])
     assert_works(fresh)
 
 
-@pytest.mark.parametrize("editable", list(product([False, True], repeat=len(NAMES)))[1::14], ids=str)
+@pytest.mark.parametrize("editable", list(product([False, True], repeat=len(NAMES)))[1::31], ids=str)
 def test_editable_and_regular_installs_mix(fresh, wheels, editables, editable):
     chosen = [(editables if live else wheels)[name] for name, live in zip(NAMES, editable, strict=True)]
     fresh.install(*chosen)

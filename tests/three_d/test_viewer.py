@@ -36,12 +36,14 @@ def test_the_page_is_served(served):
 
 
 @pytest.mark.slow
-def test_a_browser_draws_the_scene(served, deep_page):
-    deep_page.open(served)
+def test_a_browser_draws_the_scene(served, page, red):
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(served)
     end = time.monotonic() + 120
-    while (red := deep_page.share_of_red()) < 0.03:
-        assert time.monotonic() < end, f"{red:.1%} of the page is red"
-    assert all(each.startswith((served, "data:", "blob:")) for each in deep_page.asked)
+    while (seen := red(page)) < 0.03:
+        assert time.monotonic() < end, f"{seen:.1%} of the page is red"
+    assert all(each.startswith((served, "data:", "blob:")) for each in asked)
 
 
 def test_without_viser_it_says_what_to_install(monkeypatch, scene):

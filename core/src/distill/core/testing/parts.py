@@ -197,7 +197,7 @@ def check_measure(case: Case) -> None:
 
     Mend: set `higher_is_better`; draw random directions and subsets from a fixed seed.
     """
-    metric, batch = case.make(), case.batch(64)
+    metric, batch = case.make(), case.batch(32)
     reference: Any = batch.x
     spread = max(float(leaf.float().std()) for leaf in tree.leaves(reference))
     spoilt = tree.combine((1.0, reference), (3 * spread + 0.1, Rng(1).normal_like(reference)))
