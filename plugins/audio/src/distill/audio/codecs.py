@@ -83,7 +83,7 @@ class LatentCodec(nn.Module):
         """Magnitudes [B, frames + 1, bins] of features; the last frame is there twice."""
         logs = (features + self.mean).unflatten(2, (self.frames, -1)).flatten(1, 2)
         bands = (logs.clamp_max(2).exp() - self.floor).clamp_min(1e-6)
-        each = bands @ (self.pool > 0).to(bands).T
+        each = bands[..., self.pool.argmax(1)]
         return torch.cat([each, each[:, -1:]], 1)
 
     def decode(self, latents: Tensor, rounds: int = 16) -> Tensor:

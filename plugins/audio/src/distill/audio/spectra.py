@@ -69,28 +69,28 @@ def phases(magnitude: Tensor, hop: int = 512, rounds: int = 16) -> Tensor:
     """
     size = 2 * (magnitude.shape[-1] - 1)
     said = torch.polar(torch.ones_like(magnitude), _followed(magnitude, size, hop))
-    length, before = (magnitude.shape[-2] - 1) * hop, torch.zeros((), dtype=said.dtype)
+    length, before = (magnitude.shape[-2] - 1) * hop, torch.zeros_like(said)
     for _ in range(rounds):
         heard = spectrum(sounding(magnitude * said, length, hop), size, hop)
-        ahead = heard + 0.99 * (heard - before)
-        said, before = ahead / ahead.abs().clamp_min(1e-12), heard
+        said, before = torch.lerp(before, heard, 1.99).sgn(), heard
     return said
 
 
 def _followed(magnitude: Tensor, size: int, hop: int) -> Tensor:
     """Phases of sines that run through the peaks: each bin belongs to the nearest peak of its frame."""
-    level = magnitude.clamp_min(1e-9).log()
+    level = magnitude.clamp_min(1e-9).log_()
+    place = torch.arange(float(magnitude.shape[-1]), device=level.device)
     low, high = level.roll(1, -1), level.roll(-1, -1)
-    place = torch.arange(magnitude.shape[-1], device=level.device).expand_as(level)
-    peak = (level > low) & (level >= high) & (place > 0) & (place < magnitude.shape[-1] - 1)
-    below = torch.where(peak, place, -(10**6)).cummax(-1).values
-    above = torch.where(peak, place, 10**6).flip(-1).cummin(-1).values.flip(-1)
-    nearest = torch.where(place - below <= above - place, below, above).clamp(0, magnitude.shape[-1] - 1)
-    bend = (low - 2 * level + high).clamp_max(-1e-6)
-    exact = place + (0.5 * (low - high) / bend).clamp(-0.5, 0.5)
+    peak = (level > low) & (level >= high)
+    peak[..., 0] = peak[..., -1] = False
+    below = torch.where(peak, place, -1e6).cummax(-1).values
+    above = torch.where(peak, place, 1e6).flip(-1).cummin(-1).values.flip(-1)
+    nearest = torch.where(2 * place <= below + above, below, above).clamp_(0, len(place) - 1).long()
+    bend = (low + high - 2 * level).clamp_max_(-1e-6)
+    exact = (0.5 * (low - high) / bend).clamp_(-0.5, 0.5).add_(place)
     turn = 2 * torch.pi / size * hop * exact.gather(-1, nearest)
     centre = turn.double().cumsum(-2).gather(-1, nearest)
-    return (centre - torch.pi * place).remainder(2 * torch.pi).float()
+    return (centre - torch.pi * place.double()).remainder_(2 * torch.pi).float()
 
 
 # ---------------------------------------------------------------- mel
