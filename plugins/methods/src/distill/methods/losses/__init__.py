@@ -1,0 +1,61 @@
+"""Losses that no modality owns. Each draws its noise and its times from named streams of the run's rng."""
+
+from distill.methods.losses.adversarial import (
+    DISCRIMINATOR,
+    GENERATOR,
+    AdversarialDiscriminator,
+    AdversarialGenerator,
+    JumpDiscriminator,
+    JumpGenerator,
+    RelativisticDiscriminator,
+    RelativisticGenerator,
+)
+from distill.methods.losses.parts import (
+    DISTANCES,
+    WEIGHTS,
+    consult,
+    distance,
+    draw_guidance,
+    factors,
+    features_of,
+    guidance_of,
+    level_weight,
+    renoised,
+    surrogate,
+)
+from distill.methods.losses.regression import Denoise, FeatureMoments, Match, MatchState, TeacherTarget, TokenDiversity
+from distill.methods.losses.scores import SCALES, RouteDenoise, RouteScore, ScoreDifference, ScoreIdentity, TargetScore
+
+__all__ = [
+    "AdversarialDiscriminator",
+    "AdversarialGenerator",
+    "DISCRIMINATOR",
+    "DISTANCES",
+    "Denoise",
+    "FeatureMoments",
+    "GENERATOR",
+    "JumpDiscriminator",
+    "JumpGenerator",
+    "Match",
+    "MatchState",
+    "RelativisticDiscriminator",
+    "RelativisticGenerator",
+    "RouteDenoise",
+    "RouteScore",
+    "SCALES",
+    "ScoreDifference",
+    "ScoreIdentity",
+    "TargetScore",
+    "TeacherTarget",
+    "TokenDiversity",
+    "WEIGHTS",
+    "consult",
+    "distance",
+    "draw_guidance",
+    "factors",
+    "features_of",
+    "guidance_of",
+    "level_weight",
+    "renoised",
+    "surrogate",
+]
