@@ -36,15 +36,14 @@ PAGE = """<!doctype html>
 """
 
 
-def slider(picture: Picture, out: Path) -> Path:
-    """Write the page beside `out`, and the picture as it was, in 8 bits, for the page to show."""
+def slider(picture: Picture, out: Path, size: tuple[int, int]) -> Path:
+    """Write the page beside `out`, of a height and a width, and the picture as it was, in 8 bits, for it to show."""
     from PIL import Image
 
     before, page = out.with_name(f"{out.stem}-before.png"), out.with_suffix(".html")
     values = picture.values if picture.bits == 8 else (picture.values >> 8).astype(np.uint8)
     Image.fromarray(values[:, :, 0] if values.shape[2] == 1 else values).save(before)
-    with Image.open(out) as after:
-        width, height = after.size
+    height, width = size
     page.write_text(
         PAGE.format(
             title=escape(out.name), width=width, height=height, after=quote(out.name), before=quote(before.name)

@@ -168,7 +168,7 @@ def upscale(
     if compare:
         from distill.image.super_resolution.page import slider
 
-        typer.echo(slider(job.picture, out))
+        typer.echo(slider(job.picture, out, job.outside))
 
 
 def _shown(job: Job, out: Path, key: str) -> float:
