@@ -154,7 +154,7 @@ def flags(command):
 
 def made(arguments, page):
     """A target of the Makefile exists."""
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert not arguments or arguments[0] in targets
 
 
