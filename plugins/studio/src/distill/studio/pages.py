@@ -462,7 +462,7 @@ def _line(name: str, points: list[tuple[float, float]]) -> dict[str, Any]:
 async def pipelines_page(name: str = "") -> None:
     """A pipeline as text: checked, drawn, planned, run."""
     with await frame("/pipelines"):
-        known = graphs.known(STUDIO.root)
+        known, readers = graphs.known(STUDIO.root), await working(uploads.datasets, default_registry()) or []
         name = name if name in known else next(iter(known))
         with ui.element("div").classes("grid grid-cols-1 md:grid-cols-2 gap-4 w-full items-start"):
             with ui.card().classes("panel"):
@@ -477,7 +477,7 @@ async def pipelines_page(name: str = "") -> None:
                 plan, where = ui.column().classes("w-full"), ui.column().classes("w-full")
         results = ui.row().classes("w-full gap-6")
         with ui.expansion("Bring a picture or a sound", icon="upload_file").classes("panel"):
-            _bring(text, await working(uploads.datasets, default_registry()) or [])
+            _bring(text, readers)
 
         def chose(event: Any) -> None:
             saved.value = event.value
