@@ -1,10 +1,11 @@
-"""Gathers the photographs that sr-teacher and sr-student are trained on, from packages of Debian 12 and of Python.
+"""Gathers the photographs that sr-student is trained on, from packages of Debian 12 and of Python.
 
     apt-get download mate-backgrounds lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 opencv-doc gcompris-qt-data
     for each in *.deb; do dpkg -x "$each" unpacked; done
     python sr_photographs.py unpacked photographs
 
-Pictures are halved until what compression and lenses did to them is gone. None of `HELD_OUT` is among them.
+Pictures are halved until what compression and lenses did to them is gone. None of `HELD_OUT` is among them. They stand
+under licences of their own (CC BY, CC BY-SA, GPL, BSD, others: usr/share/doc/*/copyright); none is in this package.
 """
 
 from __future__ import annotations
