@@ -84,6 +84,12 @@ def test_a_target_that_cannot_be_imported_says_where_it_came_from(site):
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
 
+def test_what_cannot_be_imported_does_not_hide_the_others(site):
+    site.plugin("acme", "hinge", target="no_such_module_xyz:Loss")
+    site.plugin("good", "huber")
+    assert [(entry.name, target) for entry, target in site.registry().loaded("loss")] == [("huber", hookimpl)]
+
+
 @pytest.mark.parametrize("target", ["nomodule", "a:b:c", "a b:c", ":c", "a:", "1a:b"])
 def test_a_malformed_target_breaks_its_plugin(site, target):
     site.plugin("acme", "hinge", target=target)

@@ -32,6 +32,12 @@ def test_index_and_concatenate_are_inverse(state):
     assert tree.batch_size(parts[0]) == 1 and tree.batch_size(state) == 2
 
 
+@pytest.mark.parametrize("state", STATES.values(), ids=STATES)
+def test_the_first_samples_are_as_many_as_there_are(state):
+    assert same(tree.first(state, 1), tree.index(state, torch.tensor([0])))
+    assert same(tree.first(state, 9), state) and tree.first({}, 3) == {}
+
+
 def test_a_coefficient_per_frame_reaches_that_frame():
     out = tree.combine((torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.ones(2, 2, 5)))
     assert torch.equal(out[..., 0], torch.tensor([[1.0, 2.0], [3.0, 4.0]]))

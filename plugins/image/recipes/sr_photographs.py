@@ -49,20 +49,26 @@ def pictures(file: Path) -> Iterator[tuple[str, Image.Image]]:
             yield f"{file.stem}-{n}", picture
 
 
+def found(unpacked: Path) -> Iterator[tuple[str, Image.Image, int]]:
+    """Every picture, its name, and how often it is halved at least."""
+    kinds = [(SHARP, 0), (SOFT, 1)]
+    globs = [
+        (unpacked / folder, each, n) for kind, n in kinds for folder, some in kind.items() for each in some.split()
+    ]
+    for folder, pattern, halvings in globs:
+        for file in sorted(folder.glob(pattern)):
+            yield from ((name, picture, halvings) for name, picture in pictures(file))
+
+
 def main(unpacked: str, out: str) -> None:
     """Read, halve, write."""
     into = Path(out)
     into.mkdir(parents=True, exist_ok=True)
-    for folders, halvings in ((SHARP, 0), (SOFT, 1)):
-        for folder, patterns in folders.items():
-            for pattern in patterns.split():
-                for file in sorted((Path(unpacked) / folder).glob(pattern)):
-                    for name, picture in pictures(file):
-                        least = halvings
-                        while min(picture.size) >> least >= 1000:
-                            least += 1
-                        size = (picture.width >> least, picture.height >> least)
-                        picture.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(into / f"{name}.png")
+    for name, picture, halvings in found(Path(unpacked)):
+        while min(picture.size) >> halvings >= 1000:
+            halvings += 1
+        size = (picture.width >> halvings, picture.height >> halvings)
+        picture.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(into / f"{name}.png")
     for name, picture in photographs().items():
         if name not in HELD_OUT:
             to_picture(picture).save(into / f"{Path(name).stem}.png")

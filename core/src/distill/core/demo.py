@@ -22,7 +22,6 @@ from distill.core.registry import Registry, default_registry
 from distill.core.roles import Role
 from distill.core.run import Run, open_run, prepare
 from distill.core.sampling import Sampler
-from distill.core.tree import State
 
 MARK = ".demo"
 """The file by which a demo knows its own folder."""
@@ -85,7 +84,7 @@ def show(
         took = 1000 * (time.perf_counter() - started) / PICTURES
         rows[name] = {"calls": sampler.calls(role.denoiser.path), "ms per sample": took}
         rows[name]["speed-up"] = next(iter(rows.values()))["ms per sample"] / took
-        drawn[name] = Way(role, sampler, partial(_first, samples), partial(_first_of, cond))
+        drawn[name] = Way(role, sampler, partial(tree.first, samples), partial(tree.first, cond))
     console.print(result_table(rows))
     assert slow.modality is not None
     every = tree.concatenate([each.draw(PICTURES) for each in drawn.values()])
@@ -95,17 +94,8 @@ def show(
     for file, said in slow.modality.side_by_side(drawn, out).items():
         console.print(f"{said}:\n  {out / file}", soft_wrap=True)
     if slow.modality.streams:
-        request = Streaming(out / f"stream{slow.modality.suffix}", STREAMED, [(0.0, _first_of(cond, 1))], fast.sampler)
+        request = Streaming(out / f"stream{slow.modality.suffix}", STREAMED, [(0.0, tree.first(cond, 1))], fast.sampler)
         console.print(slow.modality.stream(fast.result, request), soft_wrap=True)
-
-
-def _first(samples: State, n: int) -> State:
-    found: State = tree.index(samples, torch.arange(n))
-    return found
-
-
-def _first_of(cond: Mapping[str, Any], n: int) -> dict[str, Any]:
-    return {name: _first(value, n) for name, value in cond.items()}
 
 
 def _repeated(cond: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import metadata
 from types import ModuleType
+from typing import Any
 
 from distill.core.discovery import PluginRecord, Source, discover, load_all, normal
 from distill.core.errors import DistillError, PluginConflict, PluginLoadError, UnknownName
@@ -174,6 +176,12 @@ class Registry:
     def load(self, kind: str, name: str) -> object:
         """Import what the target of the component called `name` names."""
         return self.find(kind, name).load()
+
+    def loaded(self, kind: str) -> Iterator[tuple[Entry, Any]]:
+        """Every usable component and what its target names; loading one that is missing here says why it cannot be."""
+        for entry in self.components(kind):
+            with suppress(PluginLoadError):
+                yield entry, entry.load()
 
     def conflicts(self) -> list[list[Entry]]:
         """Groups of components of one kind that share a name."""

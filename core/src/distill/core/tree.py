@@ -157,6 +157,13 @@ def index(state: State, rows: Tensor) -> Any:
     return state[rows]
 
 
+def first(state: Any, n: int) -> Any:
+    """The first n samples of a state or of conditions, or as many as there are."""
+    if isinstance(state, Mapping):
+        return {key: first(part, n) for key, part in state.items()}
+    return index(state, torch.arange(min(n, batch_size(state))))
+
+
 def concatenate(states: Sequence[State]) -> Any:
     """One state with the samples of all, in order. Padded lengths must agree."""
     first = states[0]

@@ -30,6 +30,7 @@ class LatentCodec(nn.Module):
     """
 
     pool: Tensor
+    band: Tensor
     mean: Tensor
     centre: Tensor
     turn: Tensor
@@ -40,6 +41,7 @@ class LatentCodec(nn.Module):
         super().__init__()
         self.latents = latents
         self.register_buffer("pool", _pool(self.size // 2 + 1, fine, coarse), persistent=False)
+        self.register_buffer("band", self.pool.argmax(1), persistent=False)
         values = self.frames * (fine + coarse)
         self.register_buffer("mean", torch.full((values,), -5.0))
         self.register_buffer("centre", torch.zeros(latents))
@@ -83,7 +85,7 @@ class LatentCodec(nn.Module):
         """Magnitudes [B, frames + 1, bins] of features; the last frame is there twice."""
         logs = (features + self.mean).unflatten(2, (self.frames, -1)).flatten(1, 2)
         bands = (logs.clamp_max(2).exp() - self.floor).clamp_min(1e-6)
-        each = bands[..., self.pool.argmax(1)]
+        each = bands[..., self.band]
         return torch.cat([each, each[:, -1:]], 1)
 
     def decode(self, latents: Tensor, rounds: int = 16) -> Tensor:

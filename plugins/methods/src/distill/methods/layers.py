@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -15,10 +14,8 @@ from torch import Tensor, nn
 from distill.core import Context, Denoiser, DistillError, Event, Loss, Roles, Terms, Transform, tree
 from distill.core.denoiser import ScalarEmbedding
 from distill.core.errors import RecipeError
+from distill.methods.networks import enclose, switched_on
 from distill.methods.times import time_of
-
-INNER = "inner."
-"""What names of a budgeted network's parts begin with."""
 
 
 @dataclass
@@ -108,17 +105,9 @@ class LayerBudget(Transform):
 
     def apply(self, roles: Roles, name: str) -> None:
         role, budget = roles[name], Budget()
-        denoiser, before = role.denoiser, role.scope
+        denoiser = role.denoiser
         self._budget(denoiser, budget)
-
-        @contextmanager
-        def scope() -> Iterator[None]:
-            was, budget.on = budget.on, True
-            try:
-                with before():
-                    yield
-            finally:
-                budget.on = was
+        scope = partial(switched_on, budget, role.scope)
 
         def fold() -> Denoiser:
             with scope():
@@ -140,12 +129,11 @@ class LayerBudget(Transform):
         for n, layer in enumerate(found):
             found[n] = Skippable(layer, top - n if n < top else None, budget)
         times = time_of(denoiser.path, torch.tensor(self.levels))
-        denoiser.network = Budgeted(
+        budgeted = Budgeted(
             network, denoiser.path.native(times), torch.tensor(self.drops), denoiser.scalar_sites,
             self._width(denoiser), budget,
         )  # fmt: skip
-        denoiser.taps = tuple(INNER + tap for tap in denoiser.taps)
-        denoiser.scalar_sites = tuple(INNER + site for site in denoiser.scalar_sites)
+        enclose(denoiser, budgeted)
 
     @torch.no_grad()
     def _width(self, denoiser: Denoiser) -> int:

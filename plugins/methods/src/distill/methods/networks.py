@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -10,6 +11,27 @@ from torch import Tensor, nn
 
 from distill.core import Builder, Denoiser, GaussianPath, HeadBuilder, Roles
 from distill.core.paths import PATHS
+
+INNER = "inner."
+"""What names of a network's parts begin with once another one holds it."""
+
+
+def enclose(denoiser: Denoiser, outer: nn.Module) -> None:
+    """Put a network that holds the denoiser's as `inner` in its place."""
+    denoiser.network = outer
+    denoiser.taps = tuple(INNER + tap for tap in denoiser.taps)
+    denoiser.scalar_sites = tuple(INNER + site for site in denoiser.scalar_sites)
+
+
+@contextmanager
+def switched_on(part: Any, before: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
+    """A role's scope in which `part.on` is true, around the scope that it had before."""
+    was, part.on = part.on, True
+    try:
+        with before():
+            yield
+    finally:
+        part.on = was
 
 
 class TimeEmbedding(nn.Module):

@@ -16,9 +16,8 @@ from torch.nn.functional import one_hot
 
 from distill.core import Action, Context, Denoiser, DistillError, Role, Roles, Transform, tree
 from distill.core.denoiser import within
+from distill.methods.networks import INNER, enclose
 
-INNER = "inner."
-"""What names of a prunable network's parts begin with."""
 SHIFTS = 3
 """A pair of groups moves a layer from the second to the first, none, or one from the first to the second."""
 
@@ -166,7 +165,7 @@ class LearnedDepth(Transform):
         gates = Gates(self.groups, size, self.keep, self.scale, self.draws)
         for n, layer in enumerate(found):
             found[n] = Gated(layer, gates, n)
-        adopt(role, Prunable(network, gates))
+        enclose(role.denoiser, Prunable(network, gates))
         role.fold = lambda: self.pruned(role.denoiser)
 
     def pruned(self, denoiser: Denoiser) -> Denoiser:
@@ -183,14 +182,6 @@ class LearnedDepth(Transform):
         alone.taps = tuple(tap for tap in tap_names if tap in dict(alone.network.named_modules()))
         alone.scalar_sites = tuple(site.removeprefix(INNER) for site in alone.scalar_sites)
         return alone
-
-
-def adopt(role: Role, wrapper: nn.Module) -> None:
-    """Put a network that holds the role's as `inner` in its place."""
-    denoiser = role.denoiser
-    denoiser.network = wrapper
-    denoiser.taps = tuple(INNER + tap for tap in denoiser.taps)
-    denoiser.scalar_sites = tuple(INNER + site for site in denoiser.scalar_sites)
 
 
 def gates_of(role: Role) -> Gates:

@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from distill.core import Builder, Modality, tree
 from distill.core.commands import conditions_of, prompted, way
 from distill.core.contracts import Subject, Way
-from distill.core.errors import DistillError, PluginLoadError
+from distill.core.errors import DistillError
 from distill.core.recipe import Recipe, Source
 from distill.core.registry import Registry, default_registry
 from distill.core.roles import Role
@@ -107,8 +108,7 @@ def pairs(root: Path, registry: Registry) -> dict[str, str]:
 
 def demos(registry: Registry) -> list[str]:
     """The modalities whose demonstration trains something."""
-    found = [(entry.name, entry.load()) for entry in registry.components("modality")]
-    return [name for name, kind in found if isinstance(kind, type) and issubclass(kind, Modality) and kind.has_demo]
+    return [entry.name for entry, kind in registry.loaded("modality") if kind.has_demo]
 
 
 def _recipes(root: Path) -> list[Path]:
@@ -122,15 +122,12 @@ def _modalities(registry: Registry) -> dict[tuple[str, str], Modality]:
 
 
 def _known(registry: Registry) -> Iterator[Modality]:
-    for entry in [*registry.components("modality"), *registry.components("denoiser")]:
-        try:
-            kind: Any = entry.load()
-            if issubclass(kind, Modality):
-                yield kind()
-            elif issubclass(kind, Builder) and kind.modality is not Builder.modality and (own := kind().modality()):
-                yield own
-        except (PluginLoadError, ValueError, DistillError):
-            continue  # broken, as the page of plugins says, or it needs options
+    yield from (kind() for _, kind in registry.loaded("modality"))
+    for _, kind in registry.loaded("denoiser"):
+        if isinstance(kind, type) and issubclass(kind, Builder) and kind.modality is not Builder.modality:
+            with suppress(ValueError, DistillError):  # it needs options
+                if own := kind().modality():
+                    yield own
 
 
 @lru_cache(maxsize=4)
@@ -181,9 +178,9 @@ def _drawn(pair: Pair, asked: Asked, folder: Path) -> Answer:
         started = time.perf_counter()
         samples = run.draw(role, sampler, SHOWN, seed=asked.seed, cond=cond, inference=True)
         took = 1000 * (time.perf_counter() - started) / SHOWN
-        drawn[name] = run, Way(role, sampler, partial(_first, samples), partial(_first_of, cond))
+        drawn[name] = run, Way(role, sampler, partial(tree.first, samples), partial(tree.first, cond))
         free = isinstance(role.module, Subject)  # it is there, however often one looks
-        answer.files[name] = _files(run.modality, _first(samples, 1 if free else PLAYED), folder / str(len(drawn)))
+        answer.files[name] = _files(run.modality, tree.first(samples, 1 if free else PLAYED), folder / str(len(drawn)))
         slow = next(iter(answer.rows.values()), {"ms per sample": took})["ms per sample"]
         told = {
             "calls": 0 if free else sampler.calls(role.denoiser.path),
@@ -220,12 +217,3 @@ def _files(modality: Modality | None, samples: Any, folder: Path) -> list[str]:
     if modality is None or modality.suffix in STILL:
         return []
     return [f"{folder.name}/{path.name}" for path in modality.write(samples, folder)]
-
-
-def _first(samples: Any, n: int) -> Any:
-    size = tree.batch_size(samples)
-    return tree.index(samples, torch.arange(min(n, size)))
-
-
-def _first_of(cond: Mapping[str, Any], n: int) -> dict[str, Any]:
-    return {name: _first(value, n) for name, value in cond.items()}

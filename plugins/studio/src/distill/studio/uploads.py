@@ -82,9 +82,8 @@ CHECKS: dict[str, Callable[[Path], None]] = {
 
 def datasets(registry: Registry) -> list[str]:
     """The datasets that read a folder of files."""
-    found = [(entry.name, entry.load()) for entry in registry.components("dataset") if entry.component.modality]
-    known = [(name, kind) for name, kind in found if isinstance(kind, type) and issubclass(kind, DataSource)]
-    return [name for name, kind in known if "folder" in kind.model_fields]
+    found = [(entry.name, kind) for entry, kind in registry.loaded("dataset") if entry.component.modality]
+    return [name for name, kind in found if "folder" in kind.model_fields]
 
 
 def node(dataset: str, folder: Path, registry: Registry) -> dict[str, Any]:

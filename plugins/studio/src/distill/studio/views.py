@@ -13,7 +13,6 @@ from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
 from distill.core import Modality
-from distill.core.errors import PluginLoadError
 from distill.core.registry import default_registry
 
 FIRST, MOST = 8700, 4
@@ -25,14 +24,7 @@ router = APIRouter()
 
 @lru_cache
 def _modalities() -> list[Modality]:
-    found = []
-    for entry in default_registry().components("modality"):
-        try:
-            kind: Any = entry.load()
-        except PluginLoadError:
-            continue
-        found += [kind()] if kind.live is not Modality.live else []
-    return found
+    return [kind() for _, kind in default_registry().loaded("modality") if kind.live is not Modality.live]
 
 
 def can_view(path: Path) -> bool:
@@ -47,7 +39,7 @@ def view(path: Path) -> str:
         DistillError: it cannot be read, or the viewer is not installed.
     """
     if path not in SERVERS:
-        found = [known.live(path, FIRST) for known in _modalities() if known.suffix == path.suffix]
+        found = (known.live(path, FIRST) for known in _modalities() if known.suffix == path.suffix)
         SERVERS[path] = next(server for server in found if server is not None)
         for old in list(SERVERS)[:-MOST]:
             SERVERS.pop(old).stop()

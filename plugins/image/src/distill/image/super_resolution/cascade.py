@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -18,7 +19,7 @@ from distill.core.sampling import ALONE, Move
 from distill.image.super_resolution.degradations import resized
 from distill.image.super_resolution.networks import Block
 from distill.image.super_resolution.paths import Tempered
-from distill.methods.networks import TimeEmbedding
+from distill.methods.networks import TimeEmbedding, enclose, switched_on
 from distill.methods.trajectories import NoisedData
 
 
@@ -91,7 +92,7 @@ class PivotUpsamplers(Transform):
 
     def apply(self, roles: Roles, name: str) -> None:
         role = roles[name]
-        denoiser, before = role.denoiser, role.scope
+        denoiser = role.denoiser
         sites = self.sites or denoiser.taps
         if not sites:
             raise DistillError(f"role '{name}' has no taps: name 'sites' whose outputs are carried")
@@ -102,20 +103,8 @@ class PivotUpsamplers(Transform):
         span = float(denoiser.path.native(torch.tensor(denoiser.path.t_max)))
         parts = nn.ModuleList(Upsampler(features[site].shape[1], self.kernel, 2 / span) for site in sites)
         pivoted = Pivoted(denoiser.network, parts.to(next(denoiser.parameters()).device), sites, self.scale)
-        denoiser.network = pivoted
-        denoiser.taps = tuple(f"inner.{tap}" for tap in denoiser.taps)
-        denoiser.scalar_sites = tuple(f"inner.{site}" for site in denoiser.scalar_sites)
-
-        @contextmanager
-        def scope() -> Iterator[None]:
-            was, pivoted.on = pivoted.on, True
-            try:
-                with before():
-                    yield
-            finally:
-                pivoted.on = was
-
-        role.scope, role.own = scope, dict(parts.named_parameters())
+        enclose(denoiser, pivoted)
+        role.scope, role.own = partial(switched_on, pivoted, role.scope), dict(parts.named_parameters())
 
 
 def shrunk(pictures: Tensor, ratio: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
 from distill.core import Denoiser, DistillError, Roles, Transform
+from distill.methods.networks import enclose, switched_on
 
 
 class Encoder(nn.Module):
@@ -98,7 +99,7 @@ class LowAdapter(Transform):
 
     def apply(self, roles: Roles, name: str) -> None:
         role = roles[name]
-        denoiser, before = role.denoiser, role.scope
+        denoiser = role.denoiser
         sites = self.sites or denoiser.taps
         if not sites:
             raise DistillError(f"role '{name}' has no taps: name 'sites' whose outputs the adapter moves")
@@ -106,21 +107,9 @@ class LowAdapter(Transform):
             denoiser.network, Encoder(self.channels, self.width, self._widths(denoiser, sites)), self.condition
         )
         adapted.to(next(denoiser.parameters()).device)
-        denoiser.network = adapted
+        enclose(denoiser, adapted)
         denoiser.null = {**denoiser.null, self.condition: torch.zeros(self.channels, 1, 1)}
-        denoiser.taps = tuple(f"inner.{tap}" for tap in denoiser.taps)
-        denoiser.scalar_sites = tuple(f"inner.{site}" for site in denoiser.scalar_sites)
-
-        @contextmanager
-        def scope() -> Any:
-            was, adapted.on = adapted.on, True
-            try:
-                with before():
-                    yield
-            finally:
-                adapted.on = was
-
-        role.scope, role.own = scope, dict(adapted.encoder.named_parameters())
+        role.scope, role.own = partial(switched_on, adapted, role.scope), dict(adapted.encoder.named_parameters())
 
     @torch.no_grad()
     def _widths(self, denoiser: Denoiser, sites: tuple[str, ...]) -> dict[str, int]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, normalize, pad
 
-from distill.core import Context, Event, Loss, Terms
+from distill.core import Context, Event, Loss, Prediction, Role, Terms
 from distill.core.errors import RecipeError
 from distill.core.tree import batch_size, combine
 from distill.image.super_resolution.data import whole
@@ -130,6 +130,16 @@ class Perceptual(OnPictures):
         return value + self.varied * perceptual(variation(said), variation(wanted), self.features, self.weights)
 
 
+def asked_alike(
+    states: Sequence[Any], event: Event, ctx: Context, role: Role, times: Times, name: str
+) -> tuple[Any, list[Prediction]]:
+    """One noise, and what a role says of each state under it at one drawn time; streams carry the term's name."""
+    path = role.denoiser.path
+    t = times.draw(path, batch_size(event.x), ctx.rng, f"{name}/time")
+    noise = ctx.rng.normal_like(event.x, stream=f"{name}/noise")
+    return noise, [consult(role, path.noised(x, noise, t), t, event) for x in states]
+
+
 class TrajectoryMatching(Perceptual):
     """Moves a sample by how a frozen self's answers differ when the sample and when the truth is noised alike.
 
@@ -154,14 +164,9 @@ class TrajectoryMatching(Perceptual):
     @torch.no_grad()
     def gap(self, event: Event, ctx: Context) -> Any:
         """g, in the shape of the sample."""
-        path = ctx.roles[self.past].denoiser.path
-        t = self.times.draw(path, len(event.x), ctx.rng, "matching/time")
-        noise = ctx.rng.normal_like(event.x, stream="matching/noise")
-        mine, true = (
-            consult(ctx.roles[self.past], path.noised(x, noise, t), t, event).x0
-            for x in (event.x, event.targets[self.target])
-        )
-        return mine - true
+        both = (event.x, event.targets[self.target])
+        _, (mine, true) = asked_alike(both, event, ctx, ctx.roles[self.past], self.times, "matching")
+        return mine.x0 - true.x0
 
 
 # ---------------------------------------------------------------- teachers that are given more
@@ -224,15 +229,9 @@ class EndScore(Loss):
 
     def gap(self, event: Event, ctx: Context) -> Any:
         """What the sample moves against."""
-        role = ctx.roles[self.teacher]
-        path = role.denoiser.path
-        t = self.times.draw(path, batch_size(event.x), ctx.rng, "end_score/time")
-        noise = ctx.rng.normal_like(event.x, stream="end_score/noise")
-        said = consult(role, path.noised(event.x, noise, t), t, event).eps
-        if not self.reference:
-            return combine((1.0, said), (-1.0, noise))
-        other = consult(role, path.noised(event.targets[self.target], noise, t), t, event).eps
-        return combine((1.0, said), (-1.0, other))
+        states = (event.x, *((event.targets[self.target],) if self.reference else ()))
+        noise, said = asked_alike(states, event, ctx, ctx.roles[self.teacher], self.times, "end_score")
+        return combine((1.0, said[0].eps), (-1.0, said[1].eps if self.reference else noise))
 
 
 # ---------------------------------------------------------------- layers against the last one

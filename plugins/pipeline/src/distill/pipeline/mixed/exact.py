@@ -133,7 +133,7 @@ class RememberedData(Builder):
         return Sampler(steps=self.steps)
 
     def modality(self) -> Modality | None:
-        return film_of({"video", "audio"} if self.paths else set())
+        return film_of(set(self.paths))
 
 
 def film_of(parts: set[str]) -> Modality | None:

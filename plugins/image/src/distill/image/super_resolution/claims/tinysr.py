@@ -24,7 +24,7 @@ SAMPLER = SRStudent().sampler()
 
 
 class FixedDepth(LearnedDepth):
-    """Layers that are chosen beforehand: the baselines."""
+    """Layers that are chosen beforehand: the baselines, and those that gates chose before."""
 
     kept: tuple[int, ...]
     """Places of those that are kept."""
@@ -88,7 +88,8 @@ def size(role: Role) -> int:
 
 
 def claim(seed: int) -> Claim:
-    """Learnt gates, layers evenly apart and pairs at random, with equal iterations; and the size of the first."""
+    """Learnt gates, layers evenly apart and pairs at random, with equal iterations; and the layers that gates chose,
+    trained for longer, beside the teacher."""
     learned = trained(LearnedDepth(groups=2, keep=1, draws=16), seed)
     pairs = [tuple(torch.randperm(LAYERS, generator=Rng(seed).generator(f"pair/{n}"))[:2].tolist()) for n in range(4)]
     others = {kept: measured(trained(FixedDepth(groups=2, keep=1, kept=kept), seed)) for kept in (UNIFORM, *pairs)}

@@ -8,12 +8,10 @@ from distill.core import EMA, Method, Optimiser, Plan, RoleSpec, Update
 from distill.core.plan import one_phase
 from distill.core.sampling import Consistency
 from distill.image.super_resolution.losses import HighTarget
+from distill.image.super_resolution.one_step import SEEN
 from distill.image.super_resolution.refinement import Refined, SelfRefinement
 from distill.methods.losses import AdversarialDiscriminator, AdversarialGenerator
 from distill.methods.networks import ProjectionHeads
-from distill.methods.times import UniformTimes
-
-SEEN = UniformTimes(low=0.05, high=0.6)
 
 
 class AddSR(Method):
